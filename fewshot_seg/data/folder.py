@@ -1,0 +1,170 @@
+"""A folder of scans as a dataset."""
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import final
+
+import numpy as np
+
+from fewshot_seg.data.layouts import Files, find_scans
+from fewshot_seg.data.manifest import FILE_NAME, Manifest, read_manifest
+from fewshot_seg.data.nifti import read_labels, read_scan
+from fewshot_seg.data.pictures import read_picture, read_picture_labels
+from fewshot_seg.data.scan import Scan
+from fewshot_seg.data.volume import volume_suffix
+from fewshot_seg.errors import DataError, OptionError, UnknownNameError, did_you_mean
+
+MODALITIES = ("mr", "ct", "picture")
+
+
+def open_folder(
+    *,
+    root: str | Path,
+    layout: str = "auto",
+    classes: Mapping[int, str] | None = None,
+    modality: str | None = None,
+    name: str | None = None,
+    channel: int | None = None,
+    slice_axis: int | None = None,
+) -> "Folder":
+    """The scans of a folder, found by their names; none is read yet.
+
+    layout: "benchmark" (image_<id>.nii.gz, label_<id>.nii.gz), "decathlon" (imagesTr/, labelsTr/),
+        "nnunet" (the same with channel numbers), "pairs" (images/, labels/), or "auto".
+    classes: class id -> name; default those of `dataset.json`, else "class 1", ... as the label
+        files hold them. A selection: other ids in the label files are then let be.
+    modality: "mr", "ct" or "picture"; default what `dataset.json` says, else "mr" for volumes.
+    name: default the folder's.   channel: of an nnU-Net set with several.
+    slice_axis: stored axis to cut volumes along; default as `read_scan` chooses for each.
+    Raises DataError when the folder cannot be used, OptionError for a value that does not exist.
+    """
+    path = Path(root)
+    if not path.is_dir():
+        raise DataError(f"{path} {'is not a folder' if path.exists() else 'does not exist'}")
+    manifest = read_manifest(path)
+    layout, files = find_scans(path, layout, manifest, channel)
+    _check_complete(path, layout, manifest)
+    pictures = any(volume_suffix(entry.image) is None for entry in files.values())
+    return Folder(
+        root=path,
+        layout=layout,
+        files=files,
+        listed=manifest.classes,
+        chosen=None if classes is None else _check_classes(classes),
+        modality=_modality(modality, manifest, pictures),
+        name=path.resolve().name if name is None else name,
+        slice_axis=slice_axis,
+    )
+
+
+@final
+class Folder:
+    """Scans of one folder, loaded one at a time and not kept; made by `open_folder`.
+
+    root, layout: where and how the files lie.   files: each scan's files, by id.
+    ids: sorted by the numbers in them.   unlabelled: ids of scans without a label file.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: Path,
+        layout: str,
+        files: Mapping[str, Files],
+        listed: Mapping[int, str] | None,
+        chosen: Mapping[int, str] | None,
+        modality: str,
+        name: str,
+        slice_axis: int | None,
+    ) -> None:
+        self.root = root
+        self.layout = layout
+        self.files = files
+        self.modality = modality
+        self.name = name
+        self.ids = tuple(files)
+        self.unlabelled = tuple(key for key, entry in files.items() if entry.labels is None)
+        self._listed = listed
+        self._chosen = chosen
+        self._slice_axis = slice_axis
+
+    @cached_property
+    def classes(self) -> Mapping[int, str]:
+        """Class id -> name; where nobody names them, the ids that the label files hold.
+
+        Reads all label files in that last case, and then raises DataError for a damaged one.
+        """
+        if self._chosen is not None:
+            return self._chosen
+        if self._listed is not None:
+            return self._listed
+        return {value: f"class {value}" for value in sorted(self._ids_in_files())}
+
+    def load(self, scan_id: str) -> Scan:
+        """Read one scan. Raises UnknownNameError for an id, DataError for files that do not fit."""
+        if scan_id not in self.files:
+            raise UnknownNameError(
+                f"{self.name} has no scan '{scan_id}'{did_you_mean(scan_id, self.ids) or '.'} "
+                f"It has {len(self.ids)}, '{self.ids[0]}' to '{self.ids[-1]}'"
+            )
+        image, labels = self.files[scan_id].image, self.files[scan_id].labels
+        if volume_suffix(image) is None:
+            scan = read_picture(image, labels, scan_id=scan_id)
+        else:
+            scan = read_scan(image, labels, scan_id=scan_id, slice_axis=self._slice_axis)
+        self._check_ids(scan, labels)
+        return scan
+
+    def _check_ids(self, scan: Scan, labels: Path | None) -> None:
+        if self._listed is None or self._chosen is not None:
+            return
+        unknown = [value for value in scan.class_slices if value not in self._listed]
+        if unknown:
+            raise DataError(
+                f"{labels} holds the class ids {unknown}, which {self.root / FILE_NAME} does not "
+                f"name (it names {list(self._listed)}); add them there, or pass classes"
+            )
+
+    def _ids_in_files(self) -> set[int]:
+        found: set[int] = set()
+        for entry in self.files.values():
+            if entry.labels is not None:
+                pictures = volume_suffix(entry.labels) is None
+                read = read_picture_labels if pictures else lambda path: read_labels(path)[0]
+                found.update(np.unique(read(entry.labels)).tolist())
+        return found - {0}
+
+
+def _check_classes(classes: Mapping[int, str]) -> dict[int, str]:
+    if not classes or min(classes) < 1 or len(set(classes.values())) < len(classes):
+        raise OptionError(
+            f"classes must map ids from 1 up (0 is background) to different names; got {classes}"
+        )
+    return dict(sorted(classes.items()))
+
+
+def _check_complete(root: Path, layout: str, manifest: Manifest) -> None:
+    # nnU-Net lists images without their channel numbers, so there only labels can be looked up.
+    listed = [
+        file
+        for file in manifest.files
+        if layout != "nnunet" or Path(file).parent.name == "labelsTr"
+    ]
+    missing = [file for file in listed if not (root / file).is_file()]
+    if missing:
+        raise DataError(
+            f"{root / FILE_NAME} lists {len(missing)} files that are not there, first {missing[0]};"
+            " complete the folder or take them off the list"
+        )
+
+
+def _modality(given: str | None, manifest: Manifest, pictures: bool) -> str:
+    if given is None:
+        return "picture" if pictures else manifest.modality or "mr"
+    if given not in MODALITIES:
+        raise OptionError(
+            f"unknown modality '{given}'{did_you_mean(given, MODALITIES) or '.'} "
+            f"It is one of: {', '.join(MODALITIES)}"
+        )
+    return given

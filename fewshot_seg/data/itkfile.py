@@ -1,0 +1,62 @@
+"""Volumes in the other formats: MetaImage, NRRD, and a folder with the files of a DICOM series."""
+
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from fewshot_seg.data.grid import Affine, check_shape
+from fewshot_seg.errors import DataError
+
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+def open_itk(path: Path) -> tuple[np.ndarray, Affine]:
+    """Voxels in stored order (x, y, z) and the RAS+ affine. Raises DataError."""
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+        # Before the voxels are read, for a header can claim any size.
+        check_shape(path, reader.GetSize())
+        return _from_itk(path, reader.Execute())
+    except RuntimeError as error:
+        raise DataError(f"{path} cannot be read: {_last_line(error)}") from error
+
+
+def open_dicom(folder: Path) -> tuple[np.ndarray, Affine]:
+    """The only DICOM series in a folder, as `open_itk`. Raises DataError."""
+    series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
+    if len(series) != 1:
+        found = "no DICOM series" if not series else f"{len(series)} DICOM series"
+        raise DataError(f"{folder} holds {found}; a scan is one file, or a folder with one series")
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0]))
+    try:
+        image = reader.Execute()
+    except RuntimeError as error:
+        raise DataError(f"{folder} cannot be read: {_last_line(error)}") from error
+    if image.HasMetaDataKey("ITK_non_uniform_sampling_deviation"):
+        raise DataError(f"{folder}: its slices are not evenly spaced; files of the series lack")
+    return _from_itk(folder, image)
+
+
+def _from_itk(path: Path, image: sitk.Image) -> tuple[np.ndarray, Affine]:
+    if image.GetNumberOfComponentsPerPixel() != 1:
+        raise DataError(
+            f"{path} has {image.GetNumberOfComponentsPerPixel()} values a voxel, but a scan has "
+            "one; save each component as a file of its own"
+        )
+    size = image.GetDimension()
+    affine = np.eye(max(size, 3) + 1)
+    affine[:size, :size] = np.array(image.GetDirection()).reshape(size, size) * image.GetSpacing()
+    affine[:size, -1] = image.GetOrigin()
+    spatial = [0, 1, 2, -1]
+    return (
+        sitk.GetArrayFromImage(image).transpose(),
+        LPS_TO_RAS @ affine[np.ix_(spatial, spatial)],
+    )
+
+
+def _last_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[-1]

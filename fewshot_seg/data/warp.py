@@ -1,0 +1,89 @@
+"""Random geometric change of an image and its masks, by one resampling."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from fewshot_seg.data.smoothing import gaussian_blur
+
+REFERENCE = 256
+"""Strengths in pixels are meant for images of this size and scale with others."""
+
+Grid = Float[Tensor, "height width 2"]
+
+
+@dataclass(frozen=True)
+class Affine:
+    """One affine change, in the order rotate, shift, shear, zoom, then mirror.
+
+    rotation, shear: degrees; the shear pivots on the top left pixel, the rest on the centre.
+    shift: pixels (down, right).   zoom: above 1 enlarges.   mirror: left and right exchanged.
+    """
+
+    rotation: float = 0.0
+    shift: tuple[float, float] = (0.0, 0.0)
+    shear: float = 0.0
+    zoom: float = 1.0
+    mirror: bool = False
+
+    def matrix(self, size: tuple[int, int]) -> Float[np.ndarray, "3 3"]:
+        """Where a pixel (x, y, 1) of the old image goes in the new one."""
+        height, width = size
+        turn, lean = np.deg2rad(self.rotation), np.deg2rad(self.shear)
+        cos, sin = np.cos(turn), np.sin(turn)
+        rotate = np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]])
+        shift = np.array([[1, 0, self.shift[1]], [0, 1, self.shift[0]], [0, 0, 1]])
+        shear = np.array([[1, -np.sin(lean), 0], [0, np.cos(lean), 0], [0, 0, 1]])
+        zoom = np.diag([self.zoom, self.zoom, 1.0])
+        mirror = np.diag([-1.0 if self.mirror else 1.0, 1.0, 1.0])
+        there = np.array([[1, 0, (width - 1) / 2], [0, 1, (height - 1) / 2], [0, 0, 1.0]])
+        back = np.linalg.inv(there)
+        return there @ mirror @ zoom @ back @ shear @ shift @ there @ rotate @ back
+
+
+def elastic_field(
+    size: tuple[int, int], alpha: float, sigma: float, generator: np.random.Generator
+) -> Float[Tensor, "2 height width"]:
+    """Displacements in pixels, (x, y): uniform noise in (-1, 1), blurred, times `alpha`.
+
+    alpha, sigma: for a 256-pixel image. Smaller images get proportionally smaller waves and
+    displacements; blurring by a sigma s leaves noise of 1/s, hence the square on alpha.
+    """
+    scale = (size[0] * size[1]) ** 0.5 / REFERENCE
+    noise = torch.from_numpy(generator.random((2, *size), dtype=np.float32)) * 2 - 1
+    radius = max(1, round(2 * sigma * scale))
+    return gaussian_blur(noise, sigma * scale, radius) * (alpha * scale**2)
+
+
+def sampling_grid(
+    size: tuple[int, int], affine: Affine, field: Float[Tensor, "2 height width"] | None = None
+) -> Grid:
+    """Where each new pixel is read from, in the coordinates of `grid_sample`, (x, y).
+
+    field: displacements (x, y) applied to the new pixel first, so the elastic change comes after
+    the affine one.
+    """
+    height, width = size
+    inverse = np.linalg.inv(affine.matrix(size))
+    x = torch.arange(width, dtype=torch.float32).expand(height, width)
+    y = torch.arange(height, dtype=torch.float32)[:, None].expand(height, width)
+    if field is not None:
+        x, y = x + field[0], y + field[1]
+    found = []
+    for row, length in ((inverse[0], width), (inverse[1], height)):
+        # to the [-1, 1] that runs from the outer edge of the first pixel to that of the last
+        a, b, c = (float(value) for value in row * 2 / length)
+        found.append(x * a + y * b + (c + 1 / length - 1))
+    return torch.stack(found, -1)
+
+
+def resample(
+    planes: Float[Tensor, "sample plane height width"],
+    grids: Float[Tensor, "sample height width 2"],
+) -> Float[Tensor, "sample plane height width"]:
+    """Bilinear; 0 outside the image, which is its mean after a z-score."""
+    return functional.grid_sample(planes, grids, "bilinear", "zeros", align_corners=False)

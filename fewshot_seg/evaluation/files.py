@@ -1,0 +1,45 @@
+"""Results in files: JSON that can be read back, CSV for spreadsheets."""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from fewshot_seg.data.atomic import write_bytes
+from fewshot_seg.evaluation.scores import ScanScore
+
+
+def plain(entry: Any) -> dict[str, Any]:
+    """A dataclass of scores as JSON can hold it: NaN, which JSON has not, becomes "nan"."""
+    return {
+        name: "nan" if isinstance(value, float) and math.isnan(value) else value
+        for name, value in asdict(entry).items()
+    }
+
+
+def scan_score(data: Mapping[str, Any]) -> ScanScore:
+    """The inverse of `plain`. Raises TypeError when fields are missing or unknown."""
+    values: dict[str, Any] = {**data, "notes": tuple(data["notes"])}
+    for name in ("dice", "hd95", "assd"):
+        values[name] = math.nan if data[name] == "nan" else data[name]
+    return ScanScore(**values)
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Write plain data, whole or not at all. Raises DataError when the system refuses."""
+    write_bytes(path, (json.dumps(data, indent=1, allow_nan=False) + "\n").encode())
+
+
+def write_csv(path: Path, rows: Iterable[ScanScore], matching: str) -> None:
+    """One line a score; the name of the slice matching stands in each."""
+    text = io.StringIO()
+    columns = ["matching", *(entry.name for entry in fields(ScanScore))]
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({"matching": matching, **plain(row), "notes": "; ".join(row.notes)})
+    write_bytes(path, text.getvalue().encode())

@@ -1,0 +1,70 @@
+"""Results as a table for the terminal."""
+
+import math
+from collections.abc import Mapping
+
+from rich.table import Table
+from rich.text import Text
+
+from fewshot_seg.evaluation.protocol import Protocol
+from fewshot_seg.evaluation.summary import ClassSummary
+
+
+def results_table(
+    name: str,
+    summaries: Mapping[str, ClassSummary],
+    protocol: Protocol,
+    provenance: Mapping[str, str],
+) -> Table:
+    """A row for each class and one for the mean of the classes; protocol and origin as caption."""
+    origin = ", ".join(
+        f"{key} {provenance[key]}" for key in ("date", "device") if key in provenance
+    )
+    # Text, not str: rich would read brackets in a name as markup.
+    table = Table(
+        title=Text(name or protocol.dataset),
+        caption=Text("\n".join(filter(None, [protocol.describe(), origin]))),
+        caption_justify="left",
+    )
+    surfaces = any(not math.isnan(entry.hd95) for entry in summaries.values())
+    units = sorted({entry.unit for entry in summaries.values() if not math.isnan(entry.hd95)})
+    table.add_column("class")
+    for heading in ("Dice %", "± scans", "± folds"):
+        table.add_column(heading, justify="right")
+    for heading in ("HD95", "ASSD") if surfaces else ():
+        table.add_column(f"{heading} {'/'.join(units)}", justify="right")
+    table.add_column("scans")
+    for class_name, entry in summaries.items():
+        distances = (entry.hd95, entry.assd) if surfaces else ()
+        table.add_row(
+            Text(class_name),
+            *_percents(entry),
+            *map(_distance, distances),
+            _counts(entry),
+            end_section=class_name == list(summaries)[-1],
+        )
+    means = [entry.dice for entry in summaries.values() if not math.isnan(entry.dice)]
+    if means:
+        table.add_row("mean", _percent(math.fsum(means) / len(means)))
+    return table
+
+
+def _percents(entry: ClassSummary) -> tuple[str, str, str]:
+    return _percent(entry.dice), _percent(entry.sd_scans), _percent(entry.sd_folds)
+
+
+def _percent(value: float) -> str:
+    return "-" if math.isnan(value) else f"{100 * value:.1f}"
+
+
+def _distance(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.2f}"
+
+
+def _counts(entry: ClassSummary) -> str:
+    told = [
+        (entry.n_failed, "failed"),
+        (entry.n_skipped, "without the class"),
+        (entry.n_without_surface, "empty prediction"),
+    ]
+    return ", ".join([str(entry.n_scans), *(f"{n} {what}" for n, what in told if n)])

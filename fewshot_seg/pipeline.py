@@ -1,0 +1,216 @@
+"""Five parts wired into a method: encoder -> prior -> enrichment -> decoder, and contrastive terms."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from einops import rearrange, repeat
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fewshot_seg.episode import Episode, Features, Output, Support
+from fewshot_seg.functional import (
+    EMPTY,
+    area_average,
+    foreground,
+    mean_probability_logits,
+    segmentation_loss,
+)
+from fewshot_seg.interfaces import (
+    Contrastive,
+    Decoder,
+    Encoder,
+    Enrichment,
+    Images,
+    Latent,
+    Prior,
+    Privileged,
+    Step,
+)
+
+NEVER = -1e4
+"""Logit of a way without support; far below any other, yet finite in 16 bits."""
+
+
+class SupportState(NamedTuple):
+    """Encoded support: what `segment` needs, computed once per scan."""
+
+    maps: Float[Tensor, "batch way shot dim rows cols"]
+    grid_masks: Float[Tensor, "batch way shot rows cols"]
+    masks: Float[Tensor, "batch way shot height width"]
+    backgrounds: Float[Tensor, "batch way shot height width"]
+
+
+class Pipeline(nn.Module):
+    """A few-shot method made of parts.
+
+    prior, enrichment: None leaves the step out.   contrastives: by registered name.
+    weights: factor of each loss by name, 1 where not named.
+    ce_weights: (background, foreground) weights of the query's cross-entropy; None is unweighted.
+
+    Losses: "ce", and whatever prior and contrastive terms add. Raises ValueError when images do
+    not have the channels of the encoder (one channel is repeated where the encoder wants three).
+    """
+
+    def __init__(
+        self,
+        *,
+        encoder: Encoder,
+        decoder: Decoder,
+        prior: Prior | None = None,
+        enrichment: Enrichment | None = None,
+        contrastives: Mapping[str, Contrastive] | None = None,
+        weights: Mapping[str, float] | None = None,
+        ce_weights: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.prior = prior
+        self.enrichment = enrichment
+        self.decoder = decoder
+        self.contrastives = nn.ModuleDict(dict(contrastives or {}))  # type: ignore[arg-type]
+        self.weights = dict(weights or {})
+        self.ce_weights = None if ce_weights is None else tuple(ce_weights)
+
+    def forward(self, episode: Episode) -> Output:
+        """Segment the query; with labels and in training mode, give the losses too."""
+        state, query = self._encode(episode)
+        if self.training and episode.query_labels is not None:
+            return self._train(episode, state, query)
+        return Output(self._answer(state, query, episode.size), empty_support=_empty(state))
+
+    def encode_support(self, support: Support) -> SupportState:
+        """Encode the labelled examples once; `segment` may then be called many times."""
+        images = rearrange(support.images, "b w s c h w2 -> (b w s) c h w2")
+        return _state(support, self.encoder(self._channels(images)))
+
+    def segment(
+        self,
+        state: SupportState,
+        query_images: Float[Tensor, "batch query channel height width"],
+    ) -> Float[Tensor, "batch query label height width"]:
+        """Logits of the query images by the encoded support."""
+        batch = query_images.shape[0]
+        maps = self.encoder(self._channels(rearrange(query_images, "b q c h w -> (b q) c h w")))
+        query = rearrange(maps, "(b q) d r c -> b q d r c", b=batch)
+        return self._answer(state, query, (query_images.shape[-2], query_images.shape[-1]))
+
+    def _encode(self, episode: Episode) -> tuple[SupportState, Tensor]:
+        """Support and query in one pass through the encoder."""
+        images = _all_images(episode)
+        maps = self.encoder(self._channels(images))
+        n_query = episode.query_images.shape[0] * episode.query_images.shape[1]
+        support, query = maps.split([images.shape[0] - n_query, n_query])
+        batch = episode.query_images.shape[0]
+        return _state(episode.support, support), rearrange(
+            query, "(b q) d r c -> b q d r c", b=batch
+        )
+
+    def _channels(self, images: Images) -> Images:
+        wanted = getattr(self.encoder, "in_channels", images.shape[1])
+        if images.shape[1] == wanted:
+            return images
+        if images.shape[1] == 1:
+            return repeat(images, "i 1 h w -> i c h w", c=wanted)
+        raise ValueError(
+            f"the images have {images.shape[1]} channels but the encoder was built for {wanted}"
+        )
+
+    def _samples(self) -> int:
+        return 1 if self.prior is None else self.prior.samples
+
+    def _enrich(
+        self, features: Features, privileged: Privileged | None
+    ) -> tuple[Features, Latent]:
+        latent = Latent() if self.prior is None else self.prior(features, privileged)
+        enriched = features if self.enrichment is None else self.enrichment(features, latent)
+        return enriched, latent
+
+    def _answer(
+        self, state: SupportState, query: Tensor, size: tuple[int, int]
+    ) -> Float[Tensor, "batch query label height width"]:
+        """The test path; it has no access to labels."""
+        samples = self._samples()
+        features = Features(state.maps, state.grid_masks, query).repeat(samples)
+        enriched, _ = self._enrich(features, None)
+        many = _repeat_state(state, samples)
+        described = self.decoder.describe(enriched.support, many.masks, many.backgrounds)
+        logits = _join_samples(self.decoder(enriched.query, described, size), samples)
+        unusable = rearrange(_empty(state), "b w -> b 1 w 1 1")
+        ways = logits[:, :, 1:].masked_fill(unusable, NEVER)
+        return torch.cat([logits[:, :, :1], ways], dim=2)
+
+    def _train(self, episode: Episode, state: SupportState, query: Tensor) -> Output:
+        assert episode.query_labels is not None
+        samples = self._samples()
+        many = _repeat_state(state, samples)
+        task = episode if samples == 1 else episode.map(lambda t: t.repeat(_times(t, samples)))
+        before = Features(state.maps, state.grid_masks, query).repeat(samples)
+        features, latent = self._enrich(before, _privileged(task))
+        described = self.decoder.describe(features.support, many.masks, many.backgrounds)
+        logits = _join_samples(self.decoder(features.query, described, episode.size), samples)
+        losses = {"ce": segmentation_loss(logits, episode.query_labels, self.ce_weights)}
+        step = Step(task, before, features, latent, described, self.decoder)
+        _merge(losses, latent.losses, "the prior")
+        for name, term in self.contrastives.items():
+            _merge(losses, term(step), f"contrastive '{name}'")
+        return Output(
+            logits, losses, self.weights, _empty(state), diagnostics=dict(latent.diagnostics)
+        )
+
+
+def _state(support: Support, maps: Float[Tensor, "image dim rows cols"]) -> SupportState:
+    batch, way, shot = support.images.shape[:3]
+    grid = (maps.shape[-2], maps.shape[-1])
+    masks = support.masks.to(maps.device)
+    return SupportState(
+        rearrange(maps, "(b w s) d r c -> b w s d r c", b=batch, w=way, s=shot),
+        area_average(masks, grid),
+        masks,
+        support.backgrounds,
+    )
+
+
+def _repeat_state(state: SupportState, times: int) -> SupportState:
+    if times == 1:
+        return state
+    return SupportState(*(tensor.repeat(_times(tensor, times)) for tensor in state))
+
+
+def _times(tensor: Tensor, times: int) -> tuple[int, ...]:
+    """Arguments of `repeat` for the batch axis alone."""
+    return (times, *[1] * (tensor.ndim - 1))
+
+
+def _join_samples(logits: Tensor, samples: int) -> Tensor:
+    """Average the probabilities over the latent samples of each episode."""
+    if samples == 1:
+        return logits
+    split = rearrange(logits, "(n b) q l h w -> n b q l h w", n=samples)
+    return mean_probability_logits(split, label_axis=3)
+
+
+def _empty(state: SupportState) -> Tensor:
+    """True for a way without a marked pixel in any of its shots."""
+    return state.grid_masks.sum((2, 3, 4)) < EMPTY
+
+
+def _all_images(episode: Episode) -> Images:
+    support = rearrange(episode.support.images, "b w s c h w2 -> (b w s) c h w2")
+    query = rearrange(episode.query_images, "b q c h w -> (b q) c h w")
+    return torch.cat([support, query])
+
+
+def _privileged(episode: Episode) -> Privileged:
+    """Images with their foreground: the way's mask of a support, any way's mask of a query."""
+    assert episode.query_labels is not None
+    masks = rearrange(episode.support.masks, "b w s h w2 -> (b w s) h w2")
+    labels = rearrange(episode.query_labels, "b q h w -> (b q) h w")
+    return Privileged(_all_images(episode), torch.cat([masks, foreground(labels)]))
+
+
+def _merge(losses: dict[str, Tensor], more: Mapping[str, Tensor], source: str) -> None:
+    for name, value in more.items():
+        if name in losses:
+            raise ValueError(f"{source} adds a loss '{name}' that another part has already")
+        losses[name] = value
