@@ -7,7 +7,7 @@ feature grid. All are frozen: a part that changes something returns a new one.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Self
+
 
 import torch
 from einops import rearrange
@@ -211,7 +211,7 @@ class Features:
         query = rearrange(self.query, "b q d r c -> (b q) d r c")
         return torch.cat([support, query])
 
-    def repeat(self, times: int) -> Self:
+    def repeat(self, times: int) -> "Features":
         """The episodes `times` over, along the batch axis."""
         if times == 1:
             return self
@@ -222,7 +222,7 @@ class Features:
             query=self.query.repeat(times, 1, 1, 1, 1),
         )
 
-    def with_maps(self, maps: Float[Tensor, "image dim rows cols"]) -> Self:
+    def with_maps(self, maps: Float[Tensor, "image dim rows cols"]) -> "Features":
         """The same episode with other maps, in the order of `maps()`."""
         support, query = maps.split([self.n_support, maps.shape[0] - self.n_support])
         return replace(

@@ -48,7 +48,8 @@ def masked_average(
     maps: Float[Tensor, "*batch dim rows cols"], masks: Float[Tensor, "*batch rows cols"]
 ) -> Float[Tensor, "*batch dim"]:
     """Masked average pooling: sum(maps * masks) / (sum(masks) + 1e-5); 0 under an empty mask."""
-    total = torch.einsum("...drc,...rc->...d", maps, masks)
+    # not an einsum: a matrix product adds 65 000 pixels up one by one, which costs two digits
+    total = (maps * masks.unsqueeze(-3)).sum((-2, -1))
     return total / (masks.sum((-2, -1)).unsqueeze(-1) + EPS)
 
 

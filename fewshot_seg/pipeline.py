@@ -106,7 +106,7 @@ class Pipeline(nn.Module):
             query, "(b q) d r c -> b q d r c", b=batch
         )
 
-    def _channels(self, images: Images) -> Images:
+    def _channels(self, images: Images) -> Float[Tensor, "image wanted height width"]:
         wanted = getattr(self.encoder, "in_channels", images.shape[1])
         if images.shape[1] == wanted:
             return images

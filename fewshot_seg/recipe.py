@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import tomli_w
 
@@ -74,7 +74,7 @@ class Recipe:
                     found.append((slot, part))
         return found
 
-    def with_training(self, **training: Any) -> Self:
+    def with_training(self, **training: Any) -> "Recipe":
         return replace(self, training={**self.training, **training})
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""Training episodes: who stands in them, that they can be drawn again, and the loader's order."""
+"""Training episodes: who stands in them, and that they can be drawn again."""
 
 import json
-import multiprocessing
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -13,10 +13,8 @@ from fewshot_seg.data.augment import Augmentation
 from fewshot_seg.data.candidates import third_of
 from fewshot_seg.data.episodes import EpisodeSource, SupervisedSource
 from fewshot_seg.data.intensity import Intensity
-from fewshot_seg.data.loader import EpisodeLoader
 from fewshot_seg.data.prepare import prepare
 from fewshot_seg.data.scan import Scan
-from fewshot_seg.episode import collate
 from fewshot_seg.errors import DataError, OptionError, UnknownNameError
 
 DEPTH, SIZE = 10, 24
@@ -72,7 +70,7 @@ def same(first, second):
 def test_episodes_are_well_formed(n_way, n_shot, augmentation):
     drawn = source(n_way=n_way, n_shot=n_shot, n_query=2, augmentation=augmentation)
     assert isinstance(drawn, EpisodeSource)
-    for index in range(20):
+    for index in range(6):
         episode = drawn.episode(index)
         assert episode.support.images.shape == (1, n_way, n_shot, 3, SIZE, SIZE)
         assert episode.query_images.shape == (1, 2, 3, SIZE, SIZE)
@@ -88,7 +86,7 @@ def test_episodes_are_well_formed(n_way, n_shot, augmentation):
 @pytest.mark.parametrize("pairing", ["random", "matched"])
 def test_labels_and_masks_are_those_of_the_slices(pairing):
     drawn = source(n_way=2, n_shot=2, n_query=2, pairing=pairing)
-    for index in range(30):
+    for index in range(15):
         episode = drawn.episode(index)
         ways = episode.classes[0].tolist()
         support = origin(episode.support.images)
@@ -124,7 +122,7 @@ def test_episodes_do_not_depend_on_order():
     backwards = source(**options)
     again = [backwards.episode(index) for index in reversed(range(6))][::-1]
     assert all(same(one, two) for one, two in zip(forwards, again))
-    assert not any(same(one, two) for one, two in zip(forwards, forwards[1:]))
+    assert not any(same(one, two) for one, two in pairwise(forwards))
     assert not same(forwards[0], source(**{**options, "seed": 4}).episode(0))
 
 
@@ -155,19 +153,19 @@ def test_matched_slices_come_from_the_same_third():
     unmatched = 0
     for pairing in ("matched", "random"):
         drawn = source(n_shot=2, n_query=2, pairing=pairing)
-        for index in range(60):
+        for index in range(40):
             episode = drawn.episode(index)
             first, stop = RANGES[int(episode.classes)]
             places = origin(episode.support.images) + origin(episode.query_images)
             thirds = {third_of(position, (first, stop - 1)) for _, position in places}
             assert pairing == "random" or len(thirds) == 1
             unmatched += len(thirds) > 1
-    assert unmatched > 20
+    assert unmatched > 10
 
 
 @pytest.mark.parametrize(
     ("extent", "thirds"),
-    [((0, 6), "0011222"), ((0, 0), "0000000"), ((2, 5), "0000122"), ((0, 1), "0222222")],
+    [((0, 6), "0011222"), ((0, 0), "0000000"), ((2, 5), "0001222"), ((0, 1), "0222222")],
 )
 def test_thirds_follow_the_formula_of_parts_3(extent, thirds):
     assert "".join(str(third_of(index, extent)) for index in range(7)) == thirds
@@ -237,7 +235,9 @@ def test_vanished_masks_are_drawn_again_and_counted():
 def test_drawing_gives_up_with_a_reason():
     gone = replace(Augmentation.none(), zoom=(9.0, 9.0))
     drawn = source([small(0), small(1)], classes=(1,), augmentation=gone, max_draws=7)
-    with pytest.raises(DataError, match="drawn 7 times without success: 0 .* 7 times augmentation"):
+    with pytest.raises(
+        DataError, match=r"drawn 7 times without success: 0 .* 7 times augmentation"
+    ):
         drawn.episode(0)
 
 
@@ -315,80 +315,3 @@ def test_episode_from_slices_at_test_time():
         episode_from_slices(support, [Slice(SCANS[1], 4)], [1, 2])
     with pytest.raises(ValueError, match="needs a generator"):
         episode_from_slices(support, [Slice(SCANS[1], 4)], [2], augmentation=Augmentation())
-
-
-# --- the loader
-
-
-def loader(**options):
-    drawn = source(n_way=2, augmentation=Augmentation.strong(), seed=5)
-    return EpisodeLoader(drawn, **{"episodes_per_step": 4, "n_steps": 5, **options})
-
-
-@pytest.fixture(scope="module")
-def steps():
-    return list(loader())
-
-
-def test_steps_hold_consecutive_episodes(steps):
-    drawn = source(n_way=2, augmentation=Augmentation.strong(), seed=5)
-    assert len(steps) == len(loader()) == 5
-    for number, step in enumerate(steps):
-        assert same(step, collate([drawn.episode(4 * number + one) for one in range(4)]))
-
-
-@pytest.mark.parametrize("options", [{"workers": 1}, {"workers": 2}])
-def test_workers_change_nothing_and_leave(steps, options):
-    loaded = list(loader(**options))
-    assert len(loaded) == 5
-    assert all(same(one, two) for one, two in zip(steps, loaded))
-    assert not multiprocessing.active_children()
-
-
-def test_spawned_workers_change_nothing(steps):
-    loaded = list(loader(workers=1, n_steps=2, start_method="spawn"))
-    assert all(same(one, two) for one, two in zip(steps, loaded))
-
-
-def test_workers_leave_when_the_iteration_is_broken_off():
-    iteration = iter(loader(workers=2, n_steps=50))
-    next(iteration)
-    assert len(multiprocessing.active_children()) == 2
-    del iteration
-    assert not multiprocessing.active_children()
-
-
-def test_a_resumed_run_goes_on_where_it_stopped(steps):
-    resumed = loader(start_step=3)
-    assert len(resumed) == 2
-    assert all(same(one, two) for one, two in zip(steps[3:], resumed))
-    assert list(loader(start_step=5)) == []
-
-
-def test_ranks_share_each_step(steps):
-    shares = [list(loader(rank=rank, world_size=2)) for rank in range(2)]
-    for number, step in enumerate(steps):
-        assert same(step, collate([share[number] for share in shares]))
-
-
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_failing_source_is_heard(workers):
-    gone = replace(Augmentation.none(), zoom=(9.0, 9.0))
-    drawn = source([small(0), small(1)], classes=(1,), augmentation=gone, max_draws=2)
-    with pytest.raises(DataError, match="without success"):
-        list(EpisodeLoader(drawn, episodes_per_step=1, n_steps=1, workers=workers))
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"episodes_per_step": 0}, "at least 1"),
-        ({"workers": -1}, "workers at least 0"),
-        ({"start_step": 6}, "start_step must be in 0 to n_steps=5; got 6"),
-        ({"rank": 2, "world_size": 2}, "rank must be in 0 to world_size - 1=1; got 2"),
-        ({"world_size": 3}, "4 episodes a step cannot be shared evenly by 3"),
-    ],
-)
-def test_wrong_loaders_are_refused(options, message):
-    with pytest.raises(OptionError, match=message):
-        loader(**options)

@@ -105,7 +105,7 @@ def test_the_edge_of_the_volume_is_surface_as_well() -> None:
 
 
 def test_a_picture_is_compared_in_its_plane_and_in_pixels() -> None:
-    a, b = blob(3, (1, 20, 20)), blob(4, (1, 20, 20))
+    a, b = blob(3)[2:3], blob(4)[3:4]
     found = surface_distances(a, b, None)
     assert found.unit == "px"
     assert (found.hd95, found.assd) == pytest.approx(slow(a[0], b[0], (1.0, 1.0)), abs=1e-5)

@@ -96,6 +96,8 @@ def test_turned_voxels_keep_their_place_and_come_back(
         assert axis_codes(seen.geometry) == axis_codes(to)
     if keep:
         assert seen.image.shape[0] == scan.image.shape[0]
+        same_way = seen.geometry.affine[:3, end_axis] @ to.affine[:3, end_axis]
+        assert same_way > -1e-9
     assert seen.spacing == seen.geometry.spacing
     assert places(seen) == places(scan)
     np.testing.assert_array_equal(seen.image[:, 0], seen.labels)

@@ -1,6 +1,6 @@
 """A network, a source and a recipe small enough to train in a test; also run as a script.
 
-    python tests/tiny_training.py OUT STEPS key=value ...
+python tests/tiny_training.py OUT STEPS key=value ...
 """
 
 import sys
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fewshot_seg.episode import Episode, Output, Support
-from fewshot_seg.training import TrainConfig, train
+from fewshot_seg.training import TrainConfig, TrainResult, train
 
 
 class TinyMethod(nn.Module):
@@ -78,6 +78,26 @@ def settings(**changes: Any) -> TrainConfig:
 
 def weights(method: nn.Module) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in method.state_dict().items()}
+
+
+def run(method: nn.Module, out: Path | None = None, **changes: Any) -> TrainResult:
+    """Train with the tiny source; `source`, `notes`, `stop`, `recipe` and `console` go to train."""
+    own = {"source": TinySource(), "recipe": TinyRecipe(), "progress": False}
+    for name in ("source", "notes", "stop", "recipe", "console", "progress"):
+        if name in changes:
+            own[name] = changes.pop(name)
+    source = own.pop("source")
+    return train(method, source, settings(**changes), out=out, **own)
+
+
+def same(one: nn.Module, other: nn.Module) -> bool:
+    pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+def trained(**changes: Any) -> TinyMethod:
+    run(method := TinyMethod(), **changes)
+    return method
 
 
 def main() -> None:

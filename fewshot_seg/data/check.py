@@ -1,7 +1,7 @@
 """What stands in a dataset, and what is wrong with it: behind `fewshot-seg data check`."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from hashlib import blake2b
 from pathlib import Path
 
@@ -42,15 +42,14 @@ def _check(dataset: Dataset, on_scan: Callable[[ScanRow], None] | None) -> Repor
         rows.append(_load(dataset, scan_id))
         if on_scan is not None:
             on_scan(rows[-1])
-    classes = _classes(dataset, rows)
     return Report(
         name=dataset.name,
         layout=dataset.layout if isinstance(dataset, Folder) else None,
         modality=dataset.modality,
-        classes=classes,
+        classes=dataset.classes,
         rows=tuple(rows),
         problems=tuple(_problems(rows)),
-        warnings=tuple(_warnings(rows, classes)),
+        warnings=tuple(_warnings(rows, dataset.classes)),
     )
 
 
@@ -83,15 +82,6 @@ def _describe(scan: Scan, scan_id: str) -> ScanRow:
         voxels=voxels,
         digest=digest.hexdigest(),
     )
-
-
-def _classes(dataset: Dataset, rows: Iterable[ScanRow]) -> dict[int, str]:
-    """The dataset's names; where its own label files decide and one is damaged, what was seen."""
-    try:
-        return dict(dataset.classes)
-    except FewshotSegError:  # reported already, by the scan that the file belongs to
-        seen = {value for row in rows for value in row.voxels or ()}
-        return {value: f"class {value}" for value in sorted(seen)}
 
 
 def _problems(rows: list[ScanRow]) -> list[str]:

@@ -1,16 +1,14 @@
 """A folder of scans as a dataset."""
 
 from collections.abc import Mapping
-from functools import cached_property
 from pathlib import Path
 from typing import final
 
-import numpy as np
-
+from fewshot_seg.data.found import found_classes
 from fewshot_seg.data.layouts import Files, find_scans
 from fewshot_seg.data.manifest import FILE_NAME, Manifest, read_manifest
-from fewshot_seg.data.nifti import read_labels, read_scan
-from fewshot_seg.data.pictures import read_picture, read_picture_labels
+from fewshot_seg.data.nifti import read_scan
+from fewshot_seg.data.pictures import read_picture
 from fewshot_seg.data.scan import Scan
 from fewshot_seg.data.volume import volume_suffix
 from fewshot_seg.errors import DataError, OptionError, UnknownNameError, did_you_mean
@@ -28,12 +26,13 @@ def open_folder(
     channel: int | None = None,
     slice_axis: int | None = None,
 ) -> "Folder":
-    """The scans of a folder, found by their names; none is read yet.
+    """The scans of a folder, found by their names; no image is read yet.
 
     layout: "benchmark" (image_<id>.nii.gz, label_<id>.nii.gz), "decathlon" (imagesTr/, labelsTr/),
         "nnunet" (the same with channel numbers), "pairs" (images/, labels/), or "auto".
     classes: class id -> name; default those of `dataset.json`, else "class 1", ... as the label
-        files hold them. A selection: other ids in the label files are then let be.
+        files hold them, which are then all read. Classes given
+        may be a selection; other ids in the label files are then let be.
     modality: "mr", "ct" or "picture"; default what `dataset.json` says, else "mr" for volumes.
     name: default the folder's.   channel: of an nnU-Net set with several.
     slice_axis: stored axis to cut volumes along; default as `read_scan` chooses for each.
@@ -50,8 +49,8 @@ def open_folder(
         root=path,
         layout=layout,
         files=files,
-        listed=manifest.classes,
-        chosen=None if classes is None else _check_classes(classes),
+        classes=_classes(classes, manifest, files),
+        complete=classes is None and manifest.classes is not None,
         modality=_modality(modality, manifest, pictures),
         name=path.resolve().name if name is None else name,
         slice_axis=slice_axis,
@@ -64,6 +63,8 @@ class Folder:
 
     root, layout: where and how the files lie.   files: each scan's files, by id.
     ids: sorted by the numbers in them.   unlabelled: ids of scans without a label file.
+    classes: class id -> name, without background.
+    complete: other ids in a label file are an error, because `dataset.json` should name them.
     """
 
     def __init__(
@@ -72,8 +73,8 @@ class Folder:
         root: Path,
         layout: str,
         files: Mapping[str, Files],
-        listed: Mapping[int, str] | None,
-        chosen: Mapping[int, str] | None,
+        classes: Mapping[int, str],
+        complete: bool,
         modality: str,
         name: str,
         slice_axis: int | None,
@@ -85,21 +86,9 @@ class Folder:
         self.name = name
         self.ids = tuple(files)
         self.unlabelled = tuple(key for key, entry in files.items() if entry.labels is None)
-        self._listed = listed
-        self._chosen = chosen
+        self.classes = classes
+        self._complete = complete
         self._slice_axis = slice_axis
-
-    @cached_property
-    def classes(self) -> Mapping[int, str]:
-        """Class id -> name; where nobody names them, the ids that the label files hold.
-
-        Reads all label files in that last case, and then raises DataError for a damaged one.
-        """
-        if self._chosen is not None:
-            return self._chosen
-        if self._listed is not None:
-            return self._listed
-        return {value: f"class {value}" for value in sorted(self._ids_in_files())}
 
     def load(self, scan_id: str) -> Scan:
         """Read one scan. Raises UnknownNameError for an id, DataError for files that do not fit."""
@@ -117,23 +106,24 @@ class Folder:
         return scan
 
     def _check_ids(self, scan: Scan, labels: Path | None) -> None:
-        if self._listed is None or self._chosen is not None:
+        if not self._complete:
             return
-        unknown = [value for value in scan.class_slices if value not in self._listed]
+        unknown = [value for value in scan.class_slices if value not in self.classes]
         if unknown:
             raise DataError(
                 f"{labels} holds the class ids {unknown}, which {self.root / FILE_NAME} does not "
-                f"name (it names {list(self._listed)}); add them there, or pass classes"
+                f"name (it names {list(self.classes)}); add them there, or pass classes"
             )
 
-    def _ids_in_files(self) -> set[int]:
-        found: set[int] = set()
-        for entry in self.files.values():
-            if entry.labels is not None:
-                pictures = volume_suffix(entry.labels) is None
-                read = read_picture_labels if pictures else lambda path: read_labels(path)[0]
-                found.update(np.unique(read(entry.labels)).tolist())
-        return found - {0}
+
+def _classes(
+    given: Mapping[int, str] | None, manifest: Manifest, files: Mapping[str, Files]
+) -> Mapping[int, str]:
+    if given is not None:
+        return _check_classes(given)
+    if manifest.classes is not None:
+        return manifest.classes
+    return found_classes(entry.labels for entry in files.values() if entry.labels is not None)
 
 
 def _check_classes(classes: Mapping[int, str]) -> dict[int, str]:

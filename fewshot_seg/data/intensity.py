@@ -99,7 +99,9 @@ def _check(image: Volume, name: str) -> None:
         )
 
 
-def to_channels(image: Volume, channels: int, *, name: str) -> Volume:
+def to_channels(
+    image: Volume, channels: int, *, name: str
+) -> Float[np.ndarray, "slice channels height width"]:
     """Colour as luminance (ITU-R BT.601) when one channel is asked for; else unchanged.
 
     Raises DataError when the image has neither one channel, nor three, nor `channels`.

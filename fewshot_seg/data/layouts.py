@@ -139,7 +139,7 @@ def _is_nnunet(root: Path, manifest: Manifest) -> bool:
     if manifest.nnunet or not matches:
         return manifest.nnunet
     scans = {match["scan"] for match in matches.values() if match}
-    return all(matches.values()) and bool(scans & labels) and not labels & set(matches)
+    return all(matches.values()) and bool(scans & labels)
 
 
 def _files(folder: Path) -> list[Path]:

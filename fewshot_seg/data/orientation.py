@@ -71,7 +71,7 @@ def reorient(scan: Scan, to: Geometry | AxisCodes | str, *, keep_slices: bool = 
 
 def restore(
     labels: Integer[np.ndarray, "slice height width"], *, seen: Scan, original: Scan
-) -> Integer[np.ndarray, "slice height width"]:
+) -> Integer[np.ndarray, "original_slice original_height original_width"]:
     """Labels of a reoriented scan on the grid of the scan it came from.
 
     seen: what `reorient(original, ...)` returned, whose slices the labels follow.

@@ -9,7 +9,7 @@ from fewshot_seg.data.folds import Fold, make_folds
 from fewshot_seg.data.intensity import Intensity, fit_intensity
 from fewshot_seg.data.prepare import PreparedScan, prepare
 from fewshot_seg.data.scan import Dataset
-from fewshot_seg.data.settings import class_ids
+from fewshot_seg.data.settings import check_setting, class_ids
 from fewshot_seg.errors import DataError, OptionError
 from fewshot_seg.evaluation.fold import evaluate_fold
 from fewshot_seg.evaluation.matching import get_matching
@@ -52,7 +52,7 @@ def cross_validate(
     name: of what is evaluated, for tables.
     folds: indices of the folds to run; all unless given.   classes: names or ids; all unless given.
     matching: name of the slice matching, see `get_matching`.
-    setting: what training was allowed to see; recorded with the results.
+    setting: what training was allowed to see (see `SETTINGS`); recorded, `make_method` keeps it.
     n_shot: support scans of each fold.   fold_rule: see `make_folds`.
     size: height and width of the images the method sees, one number for both.
     channels: of those images.
@@ -61,9 +61,10 @@ def cross_validate(
     batch, device, surface: see `evaluate_scan`.
     on_scores: called with the scores of each fold and class as soon as they are known.
 
-    Raises UnknownNameError for an unknown matching or class, OptionError for a fold that does not
-    exist, DataError when no scan at all could be scored, and whatever `make_method` raises.
+    Raises UnknownNameError for an unknown matching, setting or class, OptionError for a fold that
+    does not exist, DataError when no scan at all could be scored, and what `make_method` raises.
     """
+    check_setting(setting, ())
     rule = get_matching(matching)
     chosen = _choose(
         make_folds(dataset.ids, n_folds=n_folds, n_support=n_shot, rule=fold_rule), folds

@@ -80,7 +80,7 @@ def _monai(
     import torch
     from monai.metrics import compute_average_surface_distance, compute_hausdorff_distance
 
-    masks = [torch.from_numpy(mask[None, None]) for mask in _crop(prediction, truth)]
+    masks = [torch.from_numpy(mask[None, None]) for mask in (prediction, truth)]
     options = {"include_background": True, "spacing": spacing}
     with warnings.catch_warnings():
         # MONAI 1.5 and 1.6 call a deprecated option of their own, which no caller can help.
@@ -88,13 +88,6 @@ def _monai(
         hd95 = compute_hausdorff_distance(*masks, percentile=95, **options)
         assd = compute_average_surface_distance(*masks, symmetric=True, **options)
     return float(hd95), float(assd)
-
-
-def _crop(*masks: np.ndarray) -> list[np.ndarray]:
-    """The masks on their common bounding box and one voxel around it: much less to search."""
-    found = np.logical_or.reduce(masks).nonzero()
-    box = tuple(slice(axis.min(), axis.max() + 1) for axis in found)
-    return [np.pad(mask[box], 1) for mask in masks]
 
 
 def _same_shape(prediction: np.ndarray, truth: np.ndarray) -> None:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields
-from typing import Any, Self
+from typing import Any
 
 from fewshot_seg.errors import OptionError, did_you_mean
 
@@ -17,9 +17,9 @@ def _setting(
     default: Any,
     help: str,
     *,
-    low: float | None = None,
-    high: float | None = None,
-    above: float | None = None,
+    low: int | float | None = None,
+    high: int | float | None = None,
+    above: int | float | None = None,
     choices: tuple[str, ...] = (),
 ) -> Any:
     """A field with its meaning and its limits: low <= value <= high, value > above."""
@@ -104,16 +104,18 @@ class TrainConfig:
             )
 
     @classmethod
-    def from_dict(cls, settings: Mapping[str, object]) -> Self:
+    def from_dict(cls, settings: Mapping[str, object]) -> "TrainConfig":
         """Settings by name, the rest at their defaults. Raises OptionError for an unknown name."""
-        known = [setting.name for setting in fields(cls)]
+        known = {setting.name: setting for setting in fields(cls)}
         for name in settings:
             if name not in known:
                 raise OptionError(
                     f"training has no setting '{name}'{did_you_mean(name, known)} "
                     f"It takes: {', '.join(known)}."
                 )
-        values: dict[str, Any] = dict(settings)
+        values: dict[str, Any] = {
+            name: _typed(known[name], value) for name, value in settings.items()
+        }
         return cls(**values)
 
     def to_dict(self) -> dict[str, bool | int | float | str]:

@@ -53,6 +53,7 @@ def make_fabric(config: TrainConfig) -> Fabric:
             f"{config.devices} devices were asked for but torch sees {torch.cuda.device_count()}"
         )
     # A loss may be absent in some episodes (no foreground), so a parameter may get no gradient.
+    # Where that never happens, torch says once that looking for such parameters was needless.
     strategy = DDPStrategy(find_unused_parameters=True) if config.devices > 1 else "auto"
     fabric = Fabric(
         accelerator=accelerator,

@@ -9,12 +9,14 @@ import torch
 
 from fewshot_seg._version import __version__
 
-PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "monai", "lightning-fabric")
+PACKAGES = ("torchvision", "timm", "numpy", "scipy", "monai", "lightning-fabric")
 
 
 def versions() -> dict[str, str]:
     """Versions of Python, this library and what its numbers depend on."""
+    # torch itself also knows for which CUDA it was built.
     found = {"python": platform.python_version(), "fewshot-seg": __version__}
+    found["torch"] = str(torch.__version__)
     for name in PACKAGES:
         try:
             found[name] = version(name)

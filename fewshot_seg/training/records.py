@@ -96,7 +96,7 @@ class Records:
     def last_numbers(self) -> dict[str, float]:
         """The last line of the log; what was not finite there is left out."""
         lines = read_log(self.folder.log)
-        return {k: v for k, v in lines[-1].items() if v is not None} if lines else {}
+        return {k: float(v) for k, v in lines[-1].items() if v is not None} if lines else {}
 
     def close(self) -> None:
         self._held.close()

@@ -206,7 +206,7 @@ class Session:
             return f"interrupted after step {self.done}; nothing is kept without a run folder"
         return (
             f"interrupted after step {self.done} of {self.config.steps}, which is saved; "
-            f"start the same run with the folder {self.records.folder.path} to go on"
+            f"to go on: train into {self.records.folder.path} again"
         )
 
     def _already_finished(self, final: Path, out: Path | None) -> TrainResult:

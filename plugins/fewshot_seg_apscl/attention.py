@@ -67,7 +67,7 @@ def attend(
     query: Float[Tensor, "*pair position sim_dim"],
     key: Float[Tensor, "*pair position sim_dim"],
     value: Float[Tensor, "*pair position sim_dim"],
-    key_mask: Float[Tensor, "*pair position"] | None = None,
+    key_mask: Float[Tensor, "*some_pair position"] | None = None,
 ) -> Float[Tensor, "*pair position sim_dim"]:
     """softmax(Q K^T / sqrt(E') + log(mask + 1e-6)) V, one row for each query position."""
     bias = None if key_mask is None else torch.log(key_mask + MASK_EPS).unsqueeze(-2)

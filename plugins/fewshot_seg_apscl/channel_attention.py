@@ -22,17 +22,17 @@ def guide(
 
 
 def channel_normalised(
-    maps: Float[Tensor, "*batch dim position"], norm: str
-) -> Float[Tensor, "*batch dim position"]:
+    maps: Float[Tensor, "*#batch dim position"], norm: str
+) -> Float[Tensor, "*#batch dim position"]:
     """Each channel over its length across positions where correlations are wanted."""
     return normalise(maps, -1, NORM_EPS) if norm in ("corr", "softmax") else maps
 
 
 def gram(
-    left: Float[Tensor, "*batch dim position"],
-    right: Float[Tensor, "*batch dim position"],
+    left: Float[Tensor, "*#batch dim position"],
+    right: Float[Tensor, "*#batch dim position"],
     norm: str,
-) -> Float[Tensor, "*batch dim dim"]:
+) -> Float[Tensor, "*#batch dim dim"]:
     """Rows: channels of `left`, columns: channels of `right`; both already channel-normalised.
 
     norm: "corr": correlations over the number of channels; "softmax": row softmax of ten times
@@ -47,11 +47,11 @@ def gram(
 
 
 def chan_attn(
-    query: Float[Tensor, "*batch dim position"],
-    guide_maps: Float[Tensor, "*batch dim position"],
+    query: Float[Tensor, "*#batch dim position"],
+    guide_maps: Float[Tensor, "*#batch dim position"],
     norm: str,
     combine: str,
-) -> Float[Tensor, "*batch dim dim"]:
+) -> Float[Tensor, "*#batch dim dim"]:
     """Eq. 9: the query's own channel relations combined with those to the support."""
     normalised = channel_normalised(query, norm)
     own = gram(normalised, normalised, norm)
@@ -60,10 +60,10 @@ def chan_attn(
 
 
 def reweigh(
-    query: Float[Tensor, "*batch dim position"],
-    attention: Float[Tensor, "*batch dim dim"],
+    query: Float[Tensor, "*#batch dim position"],
+    attention: Float[Tensor, "*#batch dim dim"],
     side: str,
-) -> Float[Tensor, "*batch dim position"]:
+) -> Float[Tensor, "*#batch dim position"]:
     """Eq. 10 without its residual. side "left": output in the support's channels (rows)."""
     matrix = attention if side == "left" else attention.transpose(-1, -2)
     return matrix @ query

@@ -4,7 +4,7 @@ import warnings
 
 import torch
 from einops import rearrange, repeat
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from fewshot_seg.errors import OptionError
@@ -107,10 +107,11 @@ class SpatialContrast(nn.Module):
             raise ValueError(
                 f"the step has {batch} episodes, which is no multiple of meta_episodes={group}"
             )
-        if self.scl_mode == "image" and group == 1:
+        if self.scl_mode == "image" and group == 1 and self.memory is None:
             warnings.warn(
-                "scl_mode 'image' with one episode compares one class only: the loss is "
-                "constantly 0 (docs/methods/apscl.md). Use more episodes per step, or 'region'.",
+                "scl_mode 'image' with one episode compares one class only: without negatives "
+                "the loss teaches nothing, and with one shot it is constantly 0 "
+                "(docs/methods/apscl.md). Use more episodes per step, or 'region'.",
                 stacklevel=4,
             )
         return group
@@ -118,22 +119,37 @@ class SpatialContrast(nn.Module):
     def _samples(self, step: Step) -> Samples:
         group = self._group(step)
         grid = step.features.grid
-        support = step.features.support_masks
         labels = step.episode.query_labels
         assert labels is not None, "contrastive terms run in training, with labels"
+        # masks say where to look and are no way for a gradient to go
+        support = step.features.support_masks.detach()
+        classes = self._classes(step, group)
+        if self.scl_mode == "image":
+            return image_samples(support, classes, group, n_query=labels.shape[1])
         ways = torch.arange(1, support.shape[1] + 1, device=labels.device)
         of_way = (labels.unsqueeze(1) == rearrange(ways, "w -> 1 w 1 1 1")).float()
-        query = area_average(of_way, grid)
-        classes = step.episode.classes
-        if classes is None:
-            if group > 1:
-                raise ValueError(
-                    f"scl_mode '{self.scl_mode}' compares episodes by class, and these have no "
-                    "`classes`: fill in Episode.classes (the library's episode sources do)"
-                )
-            classes = repeat(ways, "w -> b w", b=labels.shape[0])
-        make = image_samples if self.scl_mode == "image" else region_samples
-        return make(support, query, classes, group)
+        return region_samples(
+            support,
+            area_average(step.episode.support.backgrounds.detach(), grid),
+            area_average(of_way, grid),
+            area_average((labels == 0).float(), grid),
+            classes,
+            group,
+        )
+
+    def _classes(self, step: Step, group: int) -> Int[Tensor, "batch way"]:
+        """Class ids, which only comparisons across episodes need to be the data set's."""
+        batch, way = step.features.support.shape[:2]
+        if step.episode.classes is not None:
+            return step.episode.classes
+        if group > 1 or self.memory is not None:
+            what = "the memory" if group == 1 else f"scl_mode '{self.scl_mode}'"
+            raise ValueError(
+                f"{what} compares episodes by class, and these have no `classes`: fill in "
+                "Episode.classes (the library's episode sources do)"
+            )
+        ways = torch.arange(1, way + 1, device=step.features.support.device)
+        return repeat(ways, "w -> b w", b=batch)
 
     def _images(self, step: Step, groups: int) -> Projected:
         """Q, K, V with axes (group, image); the images of an episode stand together."""
@@ -158,7 +174,8 @@ def contrast(
     scores: relevance over temperature.   positive, comparable: which pairs count as positives and
     which stand in the denominator; neither includes the anchor itself.   valid: regions that are
     large enough; anchors without positives are skipped, and a group of fewer than three valid
-    samples gives 0.   The anchors' sum is divided by the number of valid anchors less one (Eq. 8).
+    samples (those of the memory included) gives 0.   The anchors' sum is divided by the number of
+    valid anchors less one (Eq. 8).
     """
     n_anchor = scores.shape[1]
     pair = valid[:, :n_anchor, None] & valid[:, None, :]
@@ -172,4 +189,5 @@ def contrast(
         per_anchor = per_anchor / count.clamp_min(1)
     n_valid = valid[:, :n_anchor].sum(-1)
     per_group = per_anchor.sum(-1) / (n_valid - 1).clamp_min(1)
-    return torch.where(n_valid >= 3, per_group, torch.zeros_like(per_group)).mean()
+    enough = valid.sum(-1) >= 3
+    return torch.where(enough, per_group, torch.zeros_like(per_group)).mean()

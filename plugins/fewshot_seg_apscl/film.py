@@ -16,9 +16,7 @@ class FiLM(nn.Module):
         "literal": scale = MLP(z) as printed, which erases the features at the start.
     """
 
-    def __init__(
-        self, *, dim: int, latent: int, hidden: int = 256, film: str = "residual"
-    ) -> None:
+    def __init__(self, *, dim: int, latent: int, hidden: int = 256, film: str = "residual") -> None:
         super().__init__()
         choose("film", film, ("residual", "literal"))
         self.residual = film == "residual"
@@ -38,7 +36,9 @@ class FiLM(nn.Module):
         scale, shift = self.scale(z), self.shift(z)
         if self.residual:
             scale = 1 + scale
-        return scale[:, :, None, None].to(maps.dtype) * maps + shift[:, :, None, None].to(maps.dtype)
+        return scale[:, :, None, None].to(maps.dtype) * maps + shift[:, :, None, None].to(
+            maps.dtype
+        )
 
 
 def _perceptron(latent: int, hidden: int, dim: int, *, zero: bool) -> nn.Sequential:

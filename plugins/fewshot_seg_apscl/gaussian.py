@@ -38,7 +38,7 @@ def divergence(p: Gaussian, q: Gaussian) -> Float[Tensor, "image latent"]:
 
 
 def balanced_divergence(p: Gaussian, q: Gaussian, balance: float) -> Float[Tensor, "image latent"]:
-    """KL(p || q) whose gradient goes to p with weight `balance` and to q with the rest; 0 is off."""
+    """KL(p || q), its gradient shared out: `balance` to p, the rest to q; 0 is off."""
     if balance == 0:
         return divergence(p, q)
     return balance * divergence(p, q.detach()) + (1 - balance) * divergence(p.detach(), q)

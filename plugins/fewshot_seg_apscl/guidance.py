@@ -102,7 +102,7 @@ class MutualGuidance(nn.Module):
         backgrounds: Float[Tensor, "batch way shot height width"] | None = None,
     ) -> Described:
         """Prototypes and channel statistics of labelled maps."""
-        batch, way, shot = maps.shape[:3]
+        batch, way = maps.shape[:2]
         flat = rearrange(maps, "b w s d r c -> (b w s) d r c")
         with full_precision(flat):
             heads = self.support_head(flat.float())
@@ -171,11 +171,10 @@ class MutualGuidance(nn.Module):
         self, maps: Float[Tensor, "batch query dim rows cols"], state: Described
     ) -> Float[Tensor, "batch way query dim position"]:
         """The support's features carried to the grid of each query by attention (Eq. 4)."""
-        assert self.align_query is not None and state.key is not None
+        assert self.align_query is not None
+        assert state.key is not None
         flat = rearrange(maps, "b q d r c -> (b q) d r c")
-        query = rearrange(
-            self.align_query(flat), "(b q) e r c -> b 1 1 q (r c) e", b=maps.shape[0]
-        )
+        query = rearrange(self.align_query(flat), "(b q) e r c -> b 1 1 q (r c) e", b=maps.shape[0])
         n_way, n_shot = state.key.shape[1:3]
         key = repeat(state.key, "b w s e l -> b w s q l e", q=maps.shape[1])
         value = repeat(state.maps, "b w s d l -> b w s q l d", q=maps.shape[1])

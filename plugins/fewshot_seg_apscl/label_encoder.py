@@ -66,7 +66,7 @@ class LabelDecoder(nn.Module):
         self.last = nn.Conv2d(32, 1, 3, padding=1)
 
     def forward(self, z: Float[Tensor, "image latent"]) -> Float[Tensor, "image rows cols"]:
-        maps = F.relu(self.seed(z)).unflatten(1, (64, 8, 8))
+        maps = F.relu(self.seed(z)).reshape(-1, 64, 8, 8)
         maps = F.relu(self.middle(F.interpolate(maps, scale_factor=2.0)))
         return self.last(F.interpolate(maps, scale_factor=2.0)).squeeze(1)
 
@@ -83,6 +83,5 @@ def choose(option: str, value: object, allowed: tuple[object, ...]) -> None:
     if value not in allowed or isinstance(value, bool):
         words = [str(item) for item in allowed]
         raise OptionError(
-            f"{option}={value!r} is not one of {', '.join(words)}"
-            f"{did_you_mean(str(value), words)}"
+            f"{option}={value!r} is not one of {', '.join(words)}{did_you_mean(str(value), words)}"
         )

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fewshot_seg.episode import Features
 from fewshot_seg.errors import OptionError
-from fewshot_seg.functional import full_precision
+from fewshot_seg.functional import area_average, full_precision
 from fewshot_seg.interfaces import Latent, Privileged
 from fewshot_seg_apscl.gaussian import (
     Gaussian,
@@ -136,7 +136,9 @@ class AnatomicalPrior(nn.Module):
         image = self.prior_block(self._conditioned(features))
         if privileged is None:
             return Latent(self._latent(image, features))
-        label = self.posterior_block(self.label_encoder(privileged))
+        # an encoder of another stride than the label encoder's 8 has another grid
+        label_maps = area_average(self.label_encoder(privileged), features.grid)
+        label = self.posterior_block(label_maps)
         losses = {"kl": self._kl(image, label, features.n_support)}
         z_label = label.at(torch.randn_like(label.mean))
         if self.label_decoder is not None:
@@ -149,9 +151,8 @@ class AnatomicalPrior(nn.Module):
         if self.prior_condition == "image":
             return features.maps()
         masks = rearrange(features.support_masks, "b w s r c -> (b w s) 1 r c")
-        support, query = features.maps().split(
-            [features.n_support, features.query.shape[0] * features.query.shape[1]]
-        )
+        n_query = features.query.shape[0] * features.query.shape[1]
+        support, query = torch.split(features.maps(), [features.n_support, n_query])
         return torch.cat([support * masks.to(support.dtype), query])
 
     def _latent(self, image: Gaussian, features: Features) -> Float[Tensor, "image latent"]:
@@ -195,7 +196,9 @@ def _diagnostics(image: Gaussian, label: Gaussian) -> dict[str, Tensor]:
 
 
 def _check_pool(pool: int | str) -> None:
-    if pool in ("gap", "none") or (isinstance(pool, int) and not isinstance(pool, bool) and pool > 0):
+    if pool in ("gap", "none") or (
+        isinstance(pool, int) and not isinstance(pool, bool) and pool > 0
+    ):
         return
     raise OptionError(f"prior_pool={pool!r} must be a positive number of cells, 'gap' or 'none'")
 

@@ -35,27 +35,28 @@ class Samples:
 
 def region_samples(
     support: Float[Tensor, "batch way shot rows cols"],
+    support_rest: Float[Tensor, "batch way shot rows cols"],
     query: Float[Tensor, "batch way query rows cols"],
+    query_rest: Float[Tensor, "batch query rows cols"],
     classes: Int[Tensor, "batch way"],
     group: int,
 ) -> Samples:
     """Foreground and background of every image.
 
-    support, query: foreground of each way on the feature grid. A support image gives its own way
-    and what is left, a query image every way and what is left. Across episodes of a group,
-    backgrounds are not compared at all: one episode's background may hold another's organ.
+    support, query: foreground of each way on the feature grid.   support_rest, query_rest: where
+    no way of the episode is. A support image gives its own way and its background, a query image
+    every way and its background. Across episodes of a group, backgrounds are not compared at all:
+    one episode's background may hold another's organ.
     """
     batch, way, shot = support.shape[:3]
     n_query = query.shape[2]
     device = support.device
-    own = rearrange(support, "b w s r c -> b (w s) (r c)")
-    rest = (1 - query.sum(1)).clamp(0, 1)
     masks = torch.cat(
         [
-            own,
-            1 - own,
+            rearrange(support, "b w s r c -> b (w s) (r c)"),
+            rearrange(support_rest, "b w s r c -> b (w s) (r c)"),
             rearrange(query, "b w q r c -> b (q w) (r c)"),
-            rearrange(rest, "b q r c -> b q (r c)"),
+            rearrange(query_rest, "b q r c -> b q (r c)"),
         ],
         dim=1,
     )
@@ -77,9 +78,10 @@ def region_samples(
 
 def image_samples(
     support: Float[Tensor, "batch way shot rows cols"],
-    query: Float[Tensor, "batch way query rows cols"],
     classes: Int[Tensor, "batch way"],
     group: int,
+    *,
+    n_query: int,
 ) -> Samples:
     """Whole images, each of the class of its episode (one way).
 
@@ -88,7 +90,7 @@ def image_samples(
     batch, way, shot, rows, cols = support.shape
     if way != 1:
         raise ValueError(f"scl_mode 'image' needs episodes of one way; these have {way}")
-    n_image = shot + query.shape[2]
+    n_image = shot + n_query
     masks = support.new_ones(batch, n_image, rows * cols)
     image_of = torch.arange(n_image, device=support.device)
     return _grouped(image_of, masks, classes.expand(-1, n_image), group, images=n_image)

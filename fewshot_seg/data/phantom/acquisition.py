@@ -33,10 +33,10 @@ def _magnetic(dice: Dice, clean: Volume, grid: Grid, bias: RandomField) -> Volum
     """Coil sensitivity, then the magnitude of a complex signal with noise: Rician."""
     plane = grid.in_plane
     heights = (np.arange(grid.n_slices) - (grid.n_slices - 1) / 2) * grid.slab
-    radius = np.hypot(plane[:, None] / 1.0, plane[None, :] / 1.5)
+    radius = np.hypot(plane[:, None], plane[None, :] / 1.5)
     # Surface coils see the rim better than the depth; on top a smooth drift of its own.
     rim = dice.uniform(0.05, 0.25) * (radius / 90.0) ** 2
-    sensitivity = np.exp(0.10 * bias.on_grid(heights, plane, plane) + rim - 0.08)
+    sensitivity = np.exp(0.13 * bias.on_grid(heights, plane, plane) + rim - 0.08)
     signal = _blurred(np.maximum(clean, 0) * sensitivity, _MR_BLUR, grid)
     noise = dice.uniform(8.0, 15.0)
     real, imaginary = dice.rng.standard_normal((2, *clean.shape), dtype=np.float32) * noise

@@ -68,6 +68,4 @@ class Dice:
         turn: float = 7.0,
     ) -> Ellipsoid:
         """An ellipsoid near the one given: moved in mm, sized by a fraction, turned in degrees."""
-        return Ellipsoid(
-            self.near(centre, move), self.sized(radii, size), self.near(degrees, turn)
-        )
+        return Ellipsoid(self.near(centre, move), self.sized(radii, size), self.near(degrees, turn))

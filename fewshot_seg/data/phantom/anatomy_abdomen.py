@@ -43,7 +43,9 @@ def _chest(dice: Dice, torso: Torso, domes: Shape) -> list[Structure]:
     for side in (-1.0, 1.0):
         for _ in range(3):
             start = dice.near((side * 45.0, -15.0, 100.0), 14.0)
-            rods = tree(dice, start, (side * 0.4, -0.5, -0.7), length=26.0, radius=2.6, generations=3)
+            rods = tree(
+                dice, start, (side * 0.4, -0.5, -0.7), length=26.0, radius=2.6, generations=3
+            )
             found += [Structure("lung vessel", Without(rod, domes)) for rod in rods]
     return [
         *found,
@@ -57,7 +59,11 @@ def _psoas(dice: Dice) -> list[Structure]:
     """Muscles beside the lower spine, and the crura of the diaphragm before it."""
     found = []
     for side in (-1.0, 1.0):
-        places = [(side * 26.0, -42.0, 0.0), (side * 34.0, -40.0, -50.0), (side * 42.0, -34.0, -130.0)]
+        places = [
+            (side * 26.0, -42.0, 0.0),
+            (side * 34.0, -40.0, -50.0),
+            (side * 42.0, -34.0, -130.0),
+        ]
         rod = Union(chain(places, [6.0, 15.0, 20.0]), blend=8.0)
         crus = Ellipsoid((side * 15.0, -26.0, 20.0), (6.0, 14.0, 60.0), (0.0, 0.0, side * 20.0))
         found += [Structure("muscle", rod, shade=dice.normal(0.0, 0.4)), Structure("muscle", crus)]
@@ -65,7 +71,7 @@ def _psoas(dice: Dice) -> list[Structure]:
 
 
 def _great_vessels(dice: Dice) -> list[Structure]:
-    """Aorta left of the midline, inferior vena cava right of it, the oesophagus before the aorta."""
+    """Aorta left of the midline, vena cava right of it, the oesophagus before the aorta."""
     bend = dice.normal(8.0, 3.0)
     aorta = [(6.0 + bend / 2, -27.0, 140.0), (bend, -21.0, 20.0), (2.0, -18.0, -130.0)]
     cava = [(-14.0, 0.0, 75.0), (-18.0, -9.0, 40.0), (-19.0, -18.0, -10.0), (-16.0, -18.0, -130.0)]

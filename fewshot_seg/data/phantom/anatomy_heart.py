@@ -1,4 +1,7 @@
-"""The reference chest in the short axis of the heart: x to the left, y to the front, z to the base."""
+"""The reference chest in the short axis of the heart.
+
+x runs to the left, y to the front, z from the apex to the base.
+"""
 
 from fewshot_seg.data.phantom.anatomy import Anatomy, Dice, Structure
 from fewshot_seg.data.phantom.shapes import (
@@ -21,15 +24,15 @@ CLASSES = {1: "myocardium", 2: "LV blood pool", 3: "RV"}
 
 def draw_heart(dice: Dice) -> tuple[Anatomy, Torso]:
     """One patient's heart among lungs, chest wall, liver and stomach."""
-    torso = draw_torso(dice, half_width=122.0, half_depth=86.0, widen=0.0)
-    centre = dice.near((22.0, 14.0, 0.0), (3.0, 3.0, 0.0))
+    torso = draw_torso(dice, half_width=112.0, half_depth=82.0, widen=0.0)
+    centre = dice.near((27.0, 18.0, 0.0), (3.0, 3.0, 0.0))
     base = dice.normal(28.0, 4.0)
     ventricles, both = _ventricles(dice, centre, base)
     structures = [
         *wall(dice, torso, lowest_rib=-400.0),
         Structure("lung", torso.cavity),
         *_lung_vessels(dice, torso.cavity),
-        *_mediastinum(dice, torso.cavity, both),
+        *_mediastinum(dice, torso.cavity),
         *_below(dice, torso.cavity, both),
         *_atria(dice, centre, base),
         *ventricles,
@@ -42,19 +45,19 @@ def _ventricles(dice: Dice, centre: Vector, base: float) -> tuple[list[Structure
     """Right ventricle first; the round left one lies over it and makes it a crescent."""
     x, y, _ = centre
     below = Plane((0.0, 0.0, base), (0.0, 0.0, 1.0))
-    outer, wall_thickness = dice.normal(33.0, 2.2), dice.normal(9.5, 1.2)
+    outer, wall_thickness = dice.normal(35.0, 2.2), dice.normal(10.2, 1.2)
     length = dice.normal(70.0, 5.0)
     lean: Vector = dice.near((0.0, 0.0, 0.0), (4.0, 4.0, 12.0))
     oval = dice.normal(1.0, 0.04)
     left = Ellipsoid((x, y, base - 14.0), (outer * oval, outer / oval, length - 14.0), lean)
     pool = Ellipsoid(
         (x, y, base - 12.0),
-        tuple_of(left.radii, -wall_thickness),
+        _grown(left.radii, -wall_thickness),
         lean,
     )
     right = dice.ellipsoid(
-        (x - 32.0, y + 6.0, base - 8.0),
-        (37.0, 34.0, length - 24.0),
+        (x - 33.0, y + 6.0, base - 8.0),
+        (40.0, 38.0, length - 20.0),
         (0.0, 10.0, 12.0),
         move=3.5,
         size=0.08,
@@ -62,7 +65,9 @@ def _ventricles(dice: Dice, centre: Vector, base: float) -> tuple[list[Structure
     right_inner = Common(right, [below], blend=4.0)
     both = Union([left, Offset(right, 3.5)], blend=8.0)
     structures = [
-        Structure("visceral fat", Common(Offset(both, dice.normal(5.0, 1.2)), [Offset(below, 10.0)])),
+        Structure(
+            "visceral fat", Common(Offset(both, dice.normal(5.0, 1.2)), [Offset(below, 10.0)])
+        ),
         Structure("myocardium", Common(Offset(right, 3.5), [Offset(below, 3.0)])),
         Structure("right blood", right_inner, label=3),
         *_trabeculae(dice, right, right_inner),
@@ -73,7 +78,7 @@ def _ventricles(dice: Dice, centre: Vector, base: float) -> tuple[list[Structure
     return structures, both
 
 
-def tuple_of(radii: Vector, by: float) -> Vector:
+def _grown(radii: Vector, by: float) -> Vector:
     """Radii grown by `by`."""
     a, b, c = (radius + by for radius in radii)
     return a, b, c
@@ -112,8 +117,12 @@ def _atria(dice: Dice, centre: Vector, base: float) -> list[Structure]:
     above = Plane((0.0, 0.0, base - 2.0), (0.0, 0.0, -1.0))
     left = dice.ellipsoid((x - 2.0, y - 16.0, base + 26.0), (33.0, 28.0, 30.0), move=3.0)
     right = dice.ellipsoid((x - 56.0, y - 16.0, base + 18.0), (26.0, 30.0, 32.0), move=4.0)
-    root = Union(chain([(x - 14.0, y + 6.0, base - 4.0), (x - 28.0, y + 10.0, base + 60.0)], [14.0] * 2))
-    outflow = Union(chain([(x - 20.0, y + 34.0, base - 18.0), (x - 4.0, y + 32.0, base + 60.0)], [13.0] * 2))
+    root = Union(
+        chain([(x - 14.0, y + 6.0, base - 4.0), (x - 28.0, y + 10.0, base + 60.0)], [14.0] * 2)
+    )
+    outflow = Union(
+        chain([(x - 20.0, y + 34.0, base - 18.0), (x - 4.0, y + 32.0, base + 60.0)], [13.0] * 2)
+    )
     found = []
     for tissue, shape in (
         ("venous blood", left),
@@ -128,11 +137,13 @@ def _atria(dice: Dice, centre: Vector, base: float) -> list[Structure]:
     return found
 
 
-def _mediastinum(dice: Dice, cavity: Shape, both: Shape) -> list[Structure]:
+def _mediastinum(dice: Dice, cavity: Shape) -> list[Structure]:
     """Fat before and behind the heart, the descending aorta and the oesophagus."""
     fat = Ellipsoid((0.0, -40.0, 0.0), (34.0, 40.0, 900.0))
-    front = dice.ellipsoid((6.0, 74.0, 10.0), (44.0, 22.0, 90.0))
-    aorta = Capsule(dice.near((24.0, -52.0, -200.0), 2.0), dice.near((22.0, -54.0, 200.0), 2.0), (12.0, 12.0))
+    front = dice.ellipsoid((14.0, 68.0, 0.0), (52.0, 26.0, 120.0))
+    aorta = Capsule(
+        dice.near((24.0, -52.0, -200.0), 2.0), dice.near((22.0, -54.0, 200.0), 2.0), (12.0, 12.0)
+    )
     oesophagus = Capsule((8.0, -36.0, -200.0), (4.0, -38.0, 200.0), (7.0, 7.0))
     return [
         Structure("visceral fat", Common(Union([fat, front]), [cavity])),
@@ -156,17 +167,19 @@ def _lung_vessels(dice: Dice, cavity: Shape) -> list[Structure]:
 def _below(dice: Dice, cavity: Shape, both: Shape) -> list[Structure]:
     """Dome of the liver and the stomach, behind and under the apical half of the heart."""
     bed = Offset(cavity, -3.0)
-    free = Offset(both, 4.0)
-    whole = dice.ellipsoid((-48.0, -46.0, -52.0), (72.0, 66.0, 66.0), (0.0, 0.0, 14.0), move=7.0)
+    free = Offset(both, 3.0)
+    whole = dice.ellipsoid((-42.0, -36.0, -54.0), (80.0, 70.0, 70.0), (0.0, 0.0, 14.0), move=7.0)
     dome = Shared(Common(Without(whole, free), [bed], blend=4.0))
     bag = Common(
-        Without(dice.ellipsoid((66.0, -34.0, -58.0), (40.0, 46.0, 46.0), move=8.0), free), [bed]
+        Without(dice.ellipsoid((58.0, -26.0, -58.0), (50.0, 54.0, 54.0), move=8.0), free), [bed]
     )
     level = Plane((0.0, dice.normal(-14.0, 8.0), 0.0), (0.0, -1.0, 0.0))
     veins = []
     for _ in range(4):
         start = dice.near((-20.0, -40.0, -20.0), 8.0)
-        rods = tree(dice, start, (-1.0, dice.normal(0.0, 0.6), -0.6), length=28.0, radius=3.6, generations=2)
+        rods = tree(
+            dice, start, (-1.0, dice.normal(0.0, 0.6), -0.6), length=28.0, radius=3.6, generations=2
+        )
         veins += [Structure("hepatic vein", Common(rod, [Offset(dome, -4.0)])) for rod in rods]
     content = Offset(bag, -4.0)
     return [

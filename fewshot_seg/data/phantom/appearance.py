@@ -57,8 +57,8 @@ ABDOMEN_MR = {
 
 HEART_MR = {
     "skin": Tissue(330.0, 40.0, 30.0),
-    "subcutaneous fat": Tissue(800.0, 90.0, 40.0),
-    "visceral fat": Tissue(560.0, 70.0, 60.0),
+    "subcutaneous fat": Tissue(680.0, 90.0, 40.0),
+    "visceral fat": Tissue(470.0, 60.0, 45.0),
     "muscle": Tissue(150.0, 20.0, 25.0, 20.0),
     "cortical bone": Tissue(60.0, 10.0, 12.0),
     "marrow": Tissue(270.0, 40.0, 40.0),

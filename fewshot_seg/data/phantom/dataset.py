@@ -16,7 +16,7 @@ from fewshot_seg.data.phantom.painting import Grid, Painter
 from fewshot_seg.data.phantom.shapes import Vector, rotation
 from fewshot_seg.data.phantom.torso import Torso
 from fewshot_seg.data.scan import Geometry, Scan
-from fewshot_seg.errors import DataError, did_you_mean
+from fewshot_seg.errors import DataError
 
 SIZES = (32, 512)
 SCANS = (1, 1000)
@@ -30,7 +30,8 @@ _SEEDS = (0, 2**63 - 1)
 class Region:
     """A part of the body that can be scanned.
 
-    depth: millimetres that all slices together cover.   tilt: of the slices in the patient, degrees.
+    depth: millimetres that all slices together cover.
+    tilt: of the slices in the patient, degrees about x, y, z.
     move, bend: standard deviations of where the patient lies (x, y, z) and of how far soft tissue
         is pushed about, millimetres.
     """
@@ -92,7 +93,7 @@ class Phantom:
         """
         if scan_id not in self.ids:
             raise DataError(
-                f"{self.name} has no scan {scan_id!r}{did_you_mean(scan_id, self.ids)}; "
+                f"{self.name} has no scan {scan_id!r}; "
                 f"its scans are {self.ids[0]!r} to {self.ids[-1]!r}"
             )
         patient = _draw_patient(self.region, self.modality, self.seed, int(scan_id))
@@ -163,15 +164,15 @@ def _phantom(
         ("seed", seed, _SEEDS),
     ]
     for name, value, (least, most) in given:
-        if not least <= value <= most:
-            raise ValueError(f"{region.name}: {name} must be {least} to {most}, not {value}")
+        if not isinstance(value, int) or not least <= value <= most:
+            raise ValueError(
+                f"{region.name}: {name} must be a whole number from {least} to {most}, not {value}"
+            )
     known = {name: name for name in CONTRASTS}
     if contrast not in known:
         raise ValueError(f"{region.name}: contrast must be 'mr' or 'ct', not {contrast!r}")
     ids = tuple(str(index + 1) for index in range(n_scans))
-    return Phantom(
-        region.name, known[contrast], region.classes, ids, region, size, n_slices, seed
-    )
+    return Phantom(region.name, known[contrast], region.classes, ids, region, size, n_slices, seed)
 
 
 def abdomen(

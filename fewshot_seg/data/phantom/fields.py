@@ -10,12 +10,12 @@ from jaxtyping import Float
 
 from fewshot_seg.data.phantom.shapes import Field, Points, Vector
 
-# Mean of the sum of squared cubic B-spline weights, for each axis: brings the field to unit variance.
+# Mean of the sum of squared cubic B-spline weights on one axis; dividing by it gives variance 1.
 _POWER_PER_AXIS = 151 / 315
 
 
 def spline_weights(places: Float[np.ndarray, " n"], n_knots: int) -> Float[np.ndarray, "n knots"]:
-    """Weights of each of `n_knots` control points at `places`, given in knots from the first span."""
+    """Weights of each of `n_knots` control points at `places`, in knots from the first span."""
     span = np.clip(np.floor(places), 0, n_knots - 4).astype(int)
     t = places - span
     pieces = np.stack(
@@ -56,7 +56,9 @@ class RandomField:
         """The field at every combination of the given coordinates, in millimetres."""
         values = self.control
         for axis, places in enumerate((z, y, x)):
-            knots = np.clip(places / self.knot[axis] + self.extent[axis] / self.knot[axis] / 2, 0, None)
+            knots = np.clip(
+                places / self.knot[axis] + self.extent[axis] / self.knot[axis] / 2, 0, None
+            )
             weights = spline_weights(knots, self.control.shape[axis]).astype(np.float32)
             values = np.moveaxis(np.tensordot(weights, values, axes=(1, axis)), 0, axis)
         return values
@@ -86,7 +88,7 @@ class Pose:
         amplitude: float,
         knot: Vector,
     ) -> "Pose":
-        """stretch, shift: standard deviations; cut at two of them, so that no patient is a freak."""
+        """stretch, shift: standard deviations; draws are cut at two, so no patient is a freak."""
         sizes = 1 + stretch * np.clip(rng.standard_normal(3), -2, 2)
         moved = np.asarray(shift) * np.clip(rng.standard_normal(3), -2, 2)
         x, y, z = (RandomField.draw(rng, extent=extent, knot=knot) for _ in range(3))

@@ -1,5 +1,7 @@
 """Stomach, bowel and pancreas: they move and fill differently in everybody, and carry no label."""
 
+from itertools import pairwise
+
 import numpy as np
 
 from fewshot_seg.data.phantom.anatomy import Dice, Structure
@@ -101,7 +103,7 @@ def _colon(dice: Dice, limit: Shape) -> list[Structure]:
     descending = [dice.near((92.0, -12.0, z), 4.0) for z in (-45.0, -90.0, -125.0)]
     found = []
     path = ascending + across + flexure + descending
-    for first, last in zip(path[:-1], path[1:]):
+    for first, last in pairwise(path):
         radius = dice.normal(15.0, 2.0)
         middle = dice.near(as_vector((np.asarray(first) + np.asarray(last)) / 2), 4.0)
         found += _loop(dice, [first, middle, last], radius, limit, tissue="stool")

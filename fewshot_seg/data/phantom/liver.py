@@ -1,5 +1,7 @@
 """The liver under its diaphragm: two lobes, a visceral face, vessels, gallbladder."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from fewshot_seg.data.phantom.anatomy import Dice, Structure
@@ -29,11 +31,11 @@ def diaphragm(dice: Dice) -> Shared:
     return Shared(_Below(Union([right, left], blend=24.0)))
 
 
+@dataclass(frozen=True, eq=False)
 class _Below:
     """A dome made endless downwards from its widest level at height 0."""
 
-    def __init__(self, dome: Shape) -> None:
-        self.dome = dome
+    dome: Shape
 
     @property
     def box(self) -> Box:
@@ -59,7 +61,9 @@ def liver(dice: Dice, *, cavity: Shape, domes: Shape, label: int) -> tuple[list[
 
 
 def _body(dice: Dice, cavity: Shape, domes: Shape) -> Shape:
-    right = dice.ellipsoid((-58.0, 4.0, 16.0), (78.0, 82.0, 92.0), (0.0, 8.0, -12.0), move=7.0, size=0.1)
+    right = dice.ellipsoid(
+        (-58.0, 4.0, 16.0), (78.0, 82.0, 92.0), (0.0, 8.0, -12.0), move=7.0, size=0.1
+    )
     reach = dice.normal(62.0, 14.0)  # how far the left lobe goes
     left = dice.ellipsoid(
         (reach - 52.0, 42.0, 36.0), (66.0, 38.0, 32.0), (0.0, -12.0, -8.0), move=6.0, size=0.1
@@ -93,6 +97,6 @@ def _vessels(dice: Dice, shape: Shape) -> list[Structure]:
     for tissue, roots in (("hepatic vein", hepatic), ("portal vein", portal)):
         for start, direction in roots:
             place, heading = dice.near(start, 5.0), dice.near(direction, 0.12)
-            rods = tree(dice, place, heading, length=34.0, radius=5.4, generations=4)
+            rods = tree(dice, place, heading, length=38.0, radius=5.4, generations=3)
             found += [Structure(tissue, Common(rod, [inner]), inside=True) for rod in rods]
     return found

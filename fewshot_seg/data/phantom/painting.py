@@ -1,7 +1,8 @@
-"""From structures to voxels: paint thin sub-slices with soft borders, average them to thick slices."""
+"""From structures to voxels: thin sub-slices with soft borders, averaged to thick slices."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -45,6 +46,10 @@ class Painter:
     grain: RandomField
     n_classes: int
 
+    @cached_property
+    def _boxed(self) -> list[tuple[Structure, Box]]:
+        return [(structure, structure.shape.box) for structure in self.anatomy.structures]
+
     def slice(
         self, grid: Grid, index: int
     ) -> tuple[Float[np.ndarray, "height width"], UInt8[np.ndarray, "height width"]]:
@@ -55,8 +60,10 @@ class Painter:
         for shape in self.anatomy.shared:
             shape.distance(points)
         canvas = _Canvas.blank(points, grain, self.tissues, self.n_classes, grid.pixel)
-        for structure in self.anatomy.structures:
-            canvas.paint(structure)
+        lowest, highest = points.z.min() - _MARGIN, points.z.max() + _MARGIN
+        for structure, box in self._boxed:
+            if box.low[2] <= highest and box.high[2] >= lowest:
+                canvas.paint(structure, box)
         filled = canvas.filled.mean(1)
         label = filled.argmax(0) + 1
         return canvas.image.mean(0), np.where(filled.max(0) > 0.5, label, 0).astype(np.uint8)
@@ -85,24 +92,25 @@ class _Canvas:
     ) -> "_Canvas":
         image = np.full(points.x.shape, tissues["air"].mean, np.float32)
         filled = np.zeros((n_classes, *points.x.shape), np.float32)
-        # What range of x each column, of y each row, and of z the whole covers after bending.
+        # What range of x each column and of y each row covers after bending.
         spans = [
             (points.x.min((0, 1)), points.x.max((0, 1))),
             (points.y.min((0, 2)), points.y.max((0, 2))),
-            (points.z.min(keepdims=True), points.z.max(keepdims=True)),
         ]
         return cls(points, grain, tissues, image, filled, pixel, spans)
 
-    def paint(self, structure: Structure) -> None:
+    def paint(self, structure: Structure, box: Box) -> None:
         """Cover what lies behind, softly at the border; organs behind give up their share."""
-        window = self._window(structure.shape.box)
+        window = self._window(box)
         if window is None:
             return
         rows, cols = window
         distance = structure.shape.distance(self.points.crop(rows, cols))
         cover = np.clip(0.5 - distance / self.pixel, 0, 1)
         tissue = self.tissues[structure.tissue]
-        value = tissue.mean + tissue.shade * structure.shade + tissue.grain * self.grain[:, rows, cols]
+        value = (
+            tissue.mean + tissue.shade * structure.shade + tissue.grain * self.grain[:, rows, cols]
+        )
         image = self.image[:, rows, cols]
         image += cover * (value - image)
         if not structure.inside:
@@ -120,5 +128,5 @@ class _Canvas:
             if not len(hit):
                 return None
             found.append(slice(int(hit[0]), int(hit[-1]) + 1))
-        cols, rows, _ = found
+        cols, rows = found
         return rows, cols

@@ -5,9 +5,9 @@ for capsules and of first order for the rest, which is all that a border one pix
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol, Self
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -39,23 +39,26 @@ class Box:
 EVERYWHERE = Box((-np.inf, -np.inf, -np.inf), (np.inf, np.inf, np.inf))
 
 
-@dataclass(frozen=True, eq=False)
 class Points:
-    """Places to ask for a distance; `known` keeps what `Shared` shapes have already answered."""
+    """Places to ask for a distance; `known` keeps what `Shared` shapes have already answered.
 
-    x: Field
-    y: Field
-    z: Field
-    known: dict["Shared", Field] = field(default_factory=dict)
+    A plain class: one is made for every structure in every slice, where a dataclass costs more.
+    """
 
-    def crop(self, rows: slice, cols: slice) -> Self:
-        def cut(values: np.ndarray) -> np.ndarray:
-            return values[:, rows, cols]
+    def __init__(
+        self, x: Field, y: Field, z: Field, known: dict["Shared", np.ndarray] | None = None
+    ) -> None:
+        self.x, self.y, self.z = x, y, z
+        self.known = {} if known is None else known
 
-        known = {shape: cut(values) for shape, values in self.known.items()}
-        return type(self)(cut(self.x), cut(self.y), cut(self.z), known)
+    def crop(self, rows: slice, cols: slice) -> "Points":
+        """The same slices, fewer rows and columns."""
+        part = (slice(None), rows, cols)
+        known = {shape: values[part] for shape, values in self.known.items()}
+        return Points(self.x[part], self.y[part], self.z[part], known)
 
 
+@runtime_checkable
 class Shape(Protocol):
     """Anything with a signed distance and a box around its inside."""
 
@@ -131,7 +134,7 @@ class Capsule:
 
 @dataclass(frozen=True, eq=False)
 class Plane:
-    """The half of space that `normal`, of any length, points away from; `through` is on its border."""
+    """The half of space behind `through`, where `normal`, of any length, points ahead."""
 
     through: Vector
     normal: Vector

@@ -42,8 +42,10 @@ def kidney(dice: Dice, centre: Vector, *, side: float, label: int) -> list[Struc
     bean = Without(whole, part(at(1.0, 0.0, 0.0), (0.55, 0.36, 0.3)), blend=9.0)
     sinus = Common(part(at(0.5, 0.0, 0.0), (0.62, 0.4, 0.5)), [Offset(bean, -2.0)], blend=3.0)
     calyces = Union(
-        [Capsule(at(0.35, 0.0, z), at(0.05, dice.normal(0.0, 0.2), 1.4 * z), (3.5, 2.2))
-         for z in (-0.3, 0.0, 0.3)]
+        [
+            Capsule(at(0.35, 0.0, z), at(0.05, dice.normal(0.0, 0.2), 1.4 * z), (3.5, 2.2))
+            for z in (-0.3, 0.0, 0.3)
+        ]
     )
     pelvis = Capsule(at(0.4, 0.0, 0.0), at(1.25, -0.15, -0.3), (4.0, 2.5))
     return [
@@ -51,7 +53,9 @@ def kidney(dice: Dice, centre: Vector, *, side: float, label: int) -> list[Struc
         Structure("renal cortex", bean, label),
         *_pyramids(dice, at, bean),
         Structure("sinus fat", sinus, inside=True),
-        Structure("renal vein", Capsule(at(0.6, 0.3, 0.05), at(1.7, 0.8, 0.1), (2.6, 2.6)), inside=True),
+        Structure(
+            "renal vein", Capsule(at(0.6, 0.3, 0.05), at(1.7, 0.8, 0.1), (2.6, 2.6)), inside=True
+        ),
         Structure("urine", Common(pelvis, [Offset(whole, 8.0)]), inside=True),
         Structure("urine", Common(calyces, [Offset(bean, -3.0)]), inside=True),
     ]

@@ -172,7 +172,9 @@ def spine(dice: Dice, *, y: float, aside: float = 0.0) -> list[Structure]:
     gaps = Discs(Offset(arch, 1.0), first, pitch, 10.0)
     between = Discs(_processes(aside, canal_y), first + pitch / 2, pitch, 16.0)
     back = [
-        dice.ellipsoid((aside + s * 36.0, y - 27.0, 0.0), (30.0, 21.0, 40 * far), move=2.0, turn=0.0)
+        dice.ellipsoid(
+            (aside + s * 36.0, y - 27.0, 0.0), (30.0, 21.0, 40 * far), move=2.0, turn=0.0
+        )
         for s in (-1.0, 1.0)
     ]
     return [
@@ -192,7 +194,9 @@ def _processes(aside: float, canal_y: float) -> Shape:
     far = 400.0
     spinous = Ellipsoid((aside, canal_y - 20, 0.0), (4.0, 15.0, 40 * far))
     sides = [
-        Ellipsoid((aside + s * 24.0, canal_y - 2.0, 0.0), (16.0, 4.5, 40 * far), (0.0, 0.0, -s * 18))
+        Ellipsoid(
+            (aside + s * 24.0, canal_y - 2.0, 0.0), (16.0, 4.5, 40 * far), (0.0, 0.0, -s * 18)
+        )
         for s in (-1.0, 1.0)
     ]
     return Union([spinous, *sides])

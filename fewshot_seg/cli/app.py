@@ -1,0 +1,129 @@
+"""The program and its small commands; training, testing and segmenting have files of their own."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from fewshot_seg._version import __version__
+from fewshot_seg.cli import learn, segment
+from fewshot_seg.cli.console import INCOMPLETE, debug, err, guarded, out
+
+app = typer.Typer(
+    name="fewshot-seg",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+data = typer.Typer(no_args_is_help=True, help="Look at data sets.")
+app.add_typer(data, name="data")
+
+
+def main() -> None:
+    """What the installed program runs."""
+    app(prog_name="fewshot-seg")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"fewshot-seg {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def program(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+    show_tracebacks: Annotated[
+        bool, typer.Option("--debug", help="Show errors with their traceback.")
+    ] = False,
+) -> None:
+    """Few-shot medical image segmentation.
+
+    [bold]Start with[/]  fewshot-seg demo
+    """
+    debug.set(show_tracebacks)
+
+
+@app.command("list")
+@guarded("nothing was changed")
+def list_names(
+    kind: Annotated[
+        str | None,
+        typer.Argument(
+            help="encoders, priors, enrichments, contrastives, decoders, methods or "
+            "datasets; all unless given."
+        ),
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Also import each one, to see whether that works.")
+    ] = False,
+) -> None:
+    """What is installed, and who provides it.
+
+    [bold]Example[/]  fewshot-seg list decoders
+    """
+    from fewshot_seg.cli.listing import kinds_of, table_of
+
+    unusable = 0
+    for one in kinds_of(kind):
+        table, broken = table_of(one, load=check)
+        out().print(table)
+        unusable += broken
+    if unusable:
+        err().print(Text(f"{unusable} cannot be used", style="red"))
+        raise typer.Exit(INCOMPLETE)
+
+
+@app.command()
+@guarded("start the same command again to go on where it stopped")
+def demo(
+    folder: Annotated[Path, typer.Option("--out", help="Where everything is put.")] = Path(
+        "fewshot-seg-demo"
+    ),
+    seed: Annotated[int, typer.Option(help="Of phantoms, weights and episodes.", min=0)] = 0,
+    steps: Annotated[
+        int | None, typer.Option(help="Training steps; fewer is quicker and worse.", min=1)
+    ] = None,
+) -> None:
+    """Train on synthetic scans and segment an organ that was never shown. Under three minutes.
+
+    [bold]Example[/]  fewshot-seg demo --out my-demo
+    """
+    from fewshot_seg.demo import DEFAULT_STEPS, run_demo
+
+    run_demo(folder, seed=seed, steps=DEFAULT_STEPS if steps is None else steps, console=out())
+
+
+@data.command("check")
+@guarded("nothing was changed")
+def check_data(
+    source: Annotated[
+        str, typer.Argument(help="A folder, or a data set by name (see `fewshot-seg list`).")
+    ],
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--data-option", help="Of the data set, as key=value; may be repeated."),
+    ] = None,
+) -> None:
+    """Load every scan and say what is there and what is wrong with it.
+
+    [bold]Example[/]  fewshot-seg data check my-scans
+    """
+    from fewshot_seg.cli.values import parse_settings
+    from fewshot_seg.data.check import check
+    from fewshot_seg.experiment import open_dataset
+
+    report = check(open_dataset(source, **parse_settings(option or [])))
+    out().print(report.table())
+    if not report.ok:
+        raise typer.Exit(INCOMPLETE)
+
+
+app.command()(learn.train)
+app.command()(learn.evaluate)
+app.command("segment")(segment.segment)

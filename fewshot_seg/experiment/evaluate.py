@@ -1,0 +1,295 @@
+"""Test trained runs, and methods that nobody trained, under one protocol."""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from fewshot_seg.building import recipe_of
+from fewshot_seg.checkpoint import load_method
+from fewshot_seg.data.folds import Fold, make_folds
+from fewshot_seg.data.intensity import fit_intensity
+from fewshot_seg.data.prepare import PreparedScan, prepare
+from fewshot_seg.data.scan import Dataset
+from fewshot_seg.data.settings import class_ids
+from fewshot_seg.errors import CheckpointError, DataError, OptionError
+from fewshot_seg.evaluation import (
+    FoldScores,
+    Matching,
+    Protocol,
+    Results,
+    evaluate_fold,
+    get_matching,
+    provenance,
+)
+from fewshot_seg.evaluation.modes import device_of
+from fewshot_seg.experiment.notes import RunNotes, checkpoint_path, find_runs, read_notes
+from fewshot_seg.experiment.train import choose_fold, fresh_method
+from fewshot_seg.inference import channels_of
+from fewshot_seg.interfaces import Method
+
+OnScores = Callable[[FoldScores], None]
+
+
+def evaluate_runs(
+    runs: Path | Sequence[Path],
+    dataset: Dataset,
+    *,
+    matching: str = "parts-3",
+    folds: Iterable[int] | None = None,
+    novel: Iterable[str | int] | None = None,
+    batch: int = 8,
+    device: torch.device | str | None = None,
+    surface: bool = True,
+    on_scores: OnScores | None = None,
+) -> Results:
+    """Test each trained run on its own fold and the classes it did not see.
+
+    runs: checkpoints, run folders, or a folder of run folders; all of one recipe and protocol.
+    dataset: the one they were trained on.
+    folds, novel: restrict to these folds and classes; every run's own unless given.
+    matching: see `get_matching`.   batch, device, surface: see `evaluate_scan`.
+    Raises CheckpointError for a checkpoint of another recipe or data set, UnknownNameError for an
+    unknown matching or class, DataError when nothing could be scored.
+    """
+    rule = get_matching(matching)
+    given = [runs] if isinstance(runs, Path) else list(runs)
+    checkpoints = [found for one in given for found in find_runs(one)]
+    pairs = [(path, read_notes(path)) for path in checkpoints]
+    splits = {path: notes.fold_of(dataset) for path, notes in pairs}
+    wanted = None if novel is None else set(class_ids(dataset.classes, novel))
+    chosen = set(folds) if folds is not None else None
+    pairs = [
+        (path, notes)
+        for path, notes in pairs
+        if (chosen is None or notes.fold in chosen)
+        and (wanted is None or wanted & set(notes.novel))
+    ]
+    if not pairs:
+        raise DataError(_nothing_chosen(checkpoints))
+    scans = _Scans(dataset)
+    results: Results | None = None
+    for path, notes in sorted(pairs, key=lambda pair: (pair[1].fold, pair[1].novel)):
+        method = load_method(path)
+        classes = [one for one in notes.novel if wanted is None or one in wanted]
+        found = _evaluate(
+            method,  # type: ignore[arg-type]  # build has checked that it is a Method
+            scans,
+            splits[path],
+            notes,
+            classes,
+            rule,
+            batch=batch,
+            device=device,
+            surface=surface,
+        )
+        if on_scores is not None:
+            on_scores(found.scores)
+        results = found if results is None else _joined(results, found, path)
+    assert results is not None
+    _require_rows(results, dataset)
+    return results
+
+
+def evaluate_untrained(
+    method: nn.Module,
+    dataset: Dataset,
+    like: RunNotes,
+    *,
+    name: str,
+    matching: str = "parts-3",
+    batch: int = 8,
+    device: torch.device | str | None = None,
+    surface: bool = True,
+) -> Results:
+    """Test any method under the protocol of a trained run: the row beside it in a table."""
+    found = _evaluate(
+        method,  # type: ignore[arg-type]
+        _Scans(dataset),
+        like.fold_of(dataset),
+        like,
+        like.novel,
+        get_matching(matching),
+        batch=batch,
+        device=device,
+        surface=surface,
+        name=name,
+    )
+    _require_rows(found, dataset)
+    return found
+
+
+def evaluate_unlearned(
+    method: str,
+    dataset: Dataset,
+    *,
+    matching: str = "parts-3",
+    folds: Iterable[int] | None = None,
+    novel: Iterable[str | int] | None = None,
+    size: int | tuple[int, int] = 256,
+    setting: str = "leave_one_organ",
+    n_folds: int = 5,
+    n_support: int = 1,
+    fold_rule: str = "alpnet",
+    window: tuple[float, float] | None = None,
+    seed: int = 0,
+    batch: int = 8,
+    device: torch.device | str | None = None,
+    surface: bool = True,
+    on_scores: OnScores | None = None,
+) -> Results:
+    """Test a registered method as it is built, on every fold and class or those given.
+
+    One with weights is tested with those that `seed` gives it, and named "(untrained)".
+    Other arguments as in `train_fold` and `evaluate_runs`, which it raises as well.
+    """
+    rule = get_matching(matching)
+    height, width = (size, size) if isinstance(size, int) else size
+    network = fresh_method(recipe_of(method), size=(height, width), seed=seed)
+    learns = any(True for _ in network.parameters())
+    splits = make_folds(dataset.ids, n_folds=n_folds, n_support=n_support, rule=fold_rule)
+    chosen = range(len(splits)) if folds is None else list(dict.fromkeys(folds))
+    classes = class_ids(dataset.classes, dataset.classes if novel is None else novel)
+    scans = _Scans(dataset)
+    results: Results | None = None
+    for index in chosen:
+        split = choose_fold(dataset, index, n_folds=n_folds, n_support=n_support, rule=fold_rule)
+        notes = RunNotes(
+            dataset=dataset.name,
+            modality=dataset.modality,
+            classes=dict(dataset.classes),
+            ids=tuple(dataset.ids),
+            novel=classes,
+            base=(),
+            fold=index,
+            n_folds=n_folds,
+            n_support=n_support,
+            fold_rule=fold_rule,
+            setting=setting,
+            size=(height, width),
+            channels=channels_of(network),
+            intensity=fit_intensity(dataset, split.train, window=window),
+            window=window,
+            seed=seed,
+        )
+        found = _evaluate(
+            network,  # type: ignore[arg-type]
+            scans,
+            split,
+            notes,
+            classes,
+            rule,
+            batch=batch,
+            device=device,
+            surface=surface,
+            name=f"{method} (untrained)" if learns else method,
+        )
+        if on_scores is not None:
+            on_scores(found.scores)
+        results = found if results is None else results.merge(found)
+    if results is None:
+        raise OptionError("no fold was asked for")
+    _require_rows(results, dataset)
+    return results
+
+
+class _Scans:
+    """Prepared scans, each read once as long as fold and preparation stay the same."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+        self._key: tuple[object, ...] = ()
+        self._kept: dict[str, PreparedScan] = {}
+
+    def loader(self, notes: RunNotes) -> Callable[[str], PreparedScan]:
+        key = (notes.fold, notes.size, notes.channels, notes.intensity)
+        if key != self._key:
+            self._key, self._kept = key, {}
+        kept = self._kept
+
+        def load(scan_id: str) -> PreparedScan:
+            if scan_id not in kept:
+                kept[scan_id] = prepare(
+                    self.dataset.load(scan_id),
+                    size=notes.size,
+                    intensity=notes.intensity,
+                    channels=notes.channels,
+                )
+            return kept[scan_id]
+
+        return load
+
+
+def _evaluate(
+    method: Method,
+    scans: _Scans,
+    fold: Fold,
+    notes: RunNotes,
+    classes: Sequence[int],
+    rule: Matching,
+    *,
+    batch: int,
+    device: torch.device | str | None,
+    surface: bool,
+    name: str | None = None,
+) -> Results:
+    scores = evaluate_fold(
+        method,
+        scans.loader(notes),
+        fold,
+        {value: notes.classes[value] for value in classes},
+        matching=rule,
+        seed=notes.seed,
+        batch=batch,
+        device=device,
+        surface=surface,
+    )
+    protocol = Protocol(
+        dataset=notes.dataset,
+        matching=rule.name,
+        uses_query_range=rule.uses_query_range,
+        setting=notes.setting,
+        n_shot=notes.n_support,
+        size=notes.size,
+        intensity=notes.intensity_rule,
+        n_folds=notes.n_folds,
+        fold_rule=notes.fold_rule,
+        folds=(notes.fold,),
+        seeds=(notes.seed,),
+    )
+    if name is None:
+        recipe = getattr(method, "recipe", None)
+        name = "" if recipe is None else recipe.method
+    used = device_of(method) if device is None else device
+    return Results(protocol, scores, name, provenance(used))
+
+
+def _joined(results: Results, found: Results, path: Path) -> Results:
+    try:
+        return results.merge(found)
+    except ValueError as error:
+        raise CheckpointError(
+            f"{path} cannot be judged together with the runs before it: {error}. "
+            "Evaluate them one by one"
+        ) from error
+
+
+def _nothing_chosen(checkpoints: Sequence[Path]) -> str:
+    there = []
+    for path in checkpoints:
+        notes = read_notes(checkpoint_path(path))
+        there.append(f"fold {notes.fold} without {', '.join(notes.novel_names)}")
+    return f"no run has the folds and classes asked for; there are: {'; '.join(there)}"
+
+
+def _require_rows(results: Results, dataset: Dataset) -> None:
+    if results.rows:
+        return
+    if results.failures:
+        first = results.failures[0]
+        raise DataError(
+            f"no scan of {dataset.name} could be scored; the first failure: {first.class_name} in "
+            f"scan {first.scan_id}: {first.reason}"
+        )
+    raise DataError(f"no test scan of {dataset.name} shows any of the classes held out")

@@ -1,0 +1,201 @@
+"""One labelled set of scans held ready, and scans segmented by it one at a time."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Integer
+from torch import Tensor
+
+from fewshot_seg.data.intensity import Intensity
+from fewshot_seg.data.prepare import PreparedScan, prepare
+from fewshot_seg.data.scan import Scan
+from fewshot_seg.episode import Support
+from fewshot_seg.errors import DataError
+from fewshot_seg.evaluation.matching import Part
+from fewshot_seg.evaluation.modes import evaluating, place
+from fewshot_seg.inference.frame import Frame, Placement, Size
+from fewshot_seg.inference.pairing import Pairing
+from fewshot_seg.inference.stack import Stack
+from fewshot_seg.interfaces import Method
+
+PROBABILITY_FLOOR = 1e-6
+"""Keeps log-odds finite."""
+
+
+class Segmented(NamedTuple):
+    """Class ids of a scan's voxels, and what its owner should know."""
+
+    labels: Integer[np.ndarray, "slice height width"]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class _Placed:
+    """A prepared scan on a canvas."""
+
+    images: Float[Tensor, "slice channel height width"]
+    labels: Integer[Tensor, "slice height width"] | None
+    placement: Placement
+    class_slices: Mapping[int, tuple[int, ...]]
+    step: float | None
+
+
+class Segmenter:
+    """A method with its labelled scans.
+
+    supports: labelled scans, each a shot, all cut and turned alike.   classes: id -> name.
+    size: height and width that the method was trained on.
+    intensity, channels: as the method was trained.   batch: slices in one call.
+    Raises DataError when a class is in none of the labelled scans.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        supports: Sequence[Scan],
+        *,
+        classes: Mapping[int, str],
+        size: Size,
+        pairing: Pairing,
+        intensity: Intensity,
+        channels: int,
+        batch: int = 8,
+        device: torch.device | str | None = None,
+    ) -> None:
+        self.method, self.supports, self.classes = method, list(supports), dict(classes)
+        self.pairing, self.intensity = pairing, intensity
+        self.channels, self.batch, self.device = channels, batch, device
+        self.frame = Frame.of(self.supports[0], size)
+        for value, name in self.classes.items():
+            if not any(value in scan.class_slices for scan in self.supports):
+                raise DataError(
+                    f"no labelled scan shows {name} (label {value}): "
+                    f"{', '.join(scan.id for scan in self.supports)}"
+                )
+        self._placed: tuple[Frame, Size, list[_Placed]] | None = None
+        self._states: dict[tuple[int, tuple[int, ...]], object] = {}
+
+    def segment(self, query: Scan) -> Segmented:
+        """The classes in a scan that is cut and turned like the labelled ones.
+
+        A class's probability is that of a task of its own against background; a voxel gets the
+        most probable class if that is above one half.
+        A larger field of view than the labelled scan's makes the canvas larger; a method that
+        takes one size only sees such a scan shrunk instead, which is noted.
+        """
+        scaled = self.frame.scaled(query)
+        canvas = self._canvas(self.frame, scaled)
+        if canvas == self.frame.size:
+            return self._segment(query, self.frame, canvas)
+        try:
+            return self._segment(query, self.frame, canvas)
+        except ValueError as error:  # how a method says that it cannot take a size
+            if isinstance(error, DataError):
+                raise
+            factor = max(canvas[axis] / self.frame.size[axis] for axis in (0, 1))
+            found = self._segment(query, self.frame.shrunk(factor), self.frame.size)
+            height, width = self.frame.size
+            note = (
+                f"is larger than the {height}x{width} pixels that this method takes and was shown "
+                f"to it {factor:.2f} times smaller ({error})"
+            )
+            return Segmented(found.labels, (*found.notes, note))
+
+    def _canvas(self, frame: Frame, scaled: Size) -> Size:
+        return frame.canvas(scaled, *(frame.scaled(scan) for scan in self.supports))
+
+    def _segment(self, query: Scan, frame: Frame, canvas: Size) -> Segmented:
+        supports = self._ready(frame, canvas)
+        shown = self._place(query, frame, canvas)
+        best = np.zeros((len(shown.images), *shown.placement.full), np.float32)
+        labels = np.zeros(best.shape, np.int32)
+        notes: list[str] = []
+        for value, name in self.classes.items():
+            shots = [one for one in supports if value in one.class_slices]
+            stacks = [_stack(one, one.class_slices[value]) for one in shots]
+            paired = self.pairing(stacks, _stack(shown, ()))
+            odds = self._log_odds(value, shots, shown, paired.parts)
+            wins = odds > best
+            labels[wins], best[wins] = value, odds[wins]
+            notes += [f"{name}: {note}" for note in paired.notes]
+        for value, name in self.classes.items():
+            if not (labels == value).any():
+                notes.append(f"{name}: nothing was found")
+        return Segmented(labels, tuple(dict.fromkeys(notes)))
+
+    def _ready(self, frame: Frame, canvas: Size) -> list[_Placed]:
+        """The labelled scans on a canvas, kept with their encodings until another is needed."""
+        if self._placed is None or self._placed[:2] != (frame, canvas):
+            ready = [self._place(scan, frame, canvas) for scan in self.supports]
+            self._placed = (frame, canvas, ready)
+            self._states = {}
+        return self._placed[2]
+
+    def _place(self, scan: Scan, frame: Frame, canvas: Size) -> _Placed:
+        scaled = frame.scaled(scan)
+        ready: PreparedScan = prepare(
+            scan, size=scaled, intensity=self.intensity, channels=self.channels
+        )
+        placement = Placement(ready.original_size, scaled, canvas)
+        return _Placed(
+            images=placement.put(ready.images),
+            labels=None if ready.labels is None else placement.put_labels(ready.labels),
+            placement=placement,
+            class_slices=ready.class_slices,
+            step=None if scan.spacing is None else scan.spacing[0],
+        )
+
+    def _log_odds(
+        self, value: int, shots: Sequence[_Placed], query: _Placed, parts: Sequence[Part]
+    ) -> Float[np.ndarray, "slice height width"]:
+        """Of the class against the rest, on the query's own pixels; negative where not looked."""
+        total = torch.zeros(len(query.images), *query.placement.canvas)
+        times = torch.zeros(len(query.images))
+        device = place(self.method, self.device)
+        with evaluating(self.method):
+            for part in parts:
+                state = self._state(value, shots, part.support, device)
+                for start in range(0, len(part.query), self.batch):
+                    chosen = list(part.query[start : start + self.batch])
+                    images = query.images[chosen][None].to(device)
+                    logits = self.method.segment(state, images)[0].float()
+                    total[chosen] += logits.softmax(1)[:, 1].cpu()
+                    times[chosen] += 1
+        chance = (total / times.clamp(min=1)[:, None, None]).clamp(
+            PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR
+        )
+        odds: Float[np.ndarray, "slice height width"] = query.placement.take(chance.logit()).numpy()
+        return odds
+
+    def _state(
+        self,
+        value: int,
+        shots: Sequence[_Placed],
+        slices: tuple[int, ...],
+        device: torch.device,
+    ) -> object:
+        """The encoded labelled slices, computed once for all scans of one canvas."""
+        key = (value, slices)
+        if key not in self._states:
+            self._states[key] = self.method.encode_support(_support(value, shots, slices, device))
+        return self._states[key]
+
+
+def _support(
+    value: int, shots: Sequence[_Placed], slices: tuple[int, ...], device: torch.device
+) -> Support:
+    """One way, one shot a labelled scan."""
+    pairs = list(zip(shots, slices, strict=True))
+    images = torch.stack([one.images[z] for one, z in pairs])
+    masks = []
+    for one, z in pairs:
+        assert one.labels is not None
+        masks.append((one.labels[z] == value).to(images.dtype))
+    return Support(images[None, None].to(device), torch.stack(masks)[None, None].to(device))
+
+
+def _stack(scan: _Placed, shown: tuple[int, ...]) -> Stack:
+    return Stack.of(scan.images, scan.step, shown)

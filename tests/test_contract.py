@@ -1,0 +1,78 @@
+"""Registered means tested: the whole registry goes through the contract."""
+
+from typing import Any
+
+import pytest
+
+from fewshot_seg import build, names
+from fewshot_seg.registry import Registry
+from fewshot_seg.testing import (
+    check_contrastive,
+    check_decoder,
+    check_encoder,
+    check_enrichment,
+    check_method,
+    check_prior,
+)
+
+SMALL = {"name": "timm", "backbone": "test_resnet.r160_in1k", "dim": 32}
+"""An encoder of 0.5 M parameters; the contract is about wiring, not about accuracy."""
+
+METHODS: dict[str, dict[str, Any]] = {
+    "copy": {},
+    "apscl_literal": {
+        "encoder": SMALL,
+        "image_size": 64,
+        "label_encoder": "light",
+        "prior.hidden": 32,
+    },
+}
+"""Overrides where the small encoder alone is not enough."""
+
+
+def _ours(kind: str) -> list[str]:
+    """Names of this distribution; other installed plugins answer for themselves."""
+    registry = Registry(kind)
+    found = registry.providers()
+    return [
+        name for name in names(kind) if found[name][0].distribution.startswith("fewshot-seg 0")
+    ]
+
+
+@pytest.mark.parametrize("name", _ours("method"))
+def test_every_method_keeps_the_contract(name: str) -> None:
+    check_method(build(name, **METHODS.get(name, {"encoder": SMALL, "image_size": 64})))
+
+
+ENCODERS: dict[str, dict[str, Any]] = {"timm": {"backbone": "test_resnet.r160_in1k"}}
+
+
+@pytest.mark.parametrize("name", _ours("encoder"))
+def test_every_encoder_keeps_the_contract(name: str) -> None:
+    check_encoder(Registry("encoder").build(name, **ENCODERS.get(name, {})))
+
+
+@pytest.mark.parametrize("name", _ours("prior"))
+def test_every_prior_keeps_the_contract(name: str) -> None:
+    check_prior(Registry("prior").build(name, dim=32), dim=32)
+
+
+@pytest.mark.parametrize("name", _ours("enrichment"))
+def test_every_enrichment_keeps_the_contract(name: str) -> None:
+    check_enrichment(Registry("enrichment").build(name, dim=32, latent=8), dim=32, latent=8)
+
+
+def _with_dim(kind: str, name: str) -> Any:
+    takes = Registry(kind).options(name)
+    return Registry(kind).build(name, **({"dim": 32} if "dim" in takes else {}))
+
+
+@pytest.mark.parametrize("name", _ours("decoder"))
+def test_every_decoder_keeps_the_contract(name: str) -> None:
+    check_decoder(_with_dim("decoder", name), dim=32)
+
+
+@pytest.mark.parametrize("decoder", _ours("decoder"))
+@pytest.mark.parametrize("name", _ours("contrastive"))
+def test_every_contrastive_term_works_with_every_decoder(name: str, decoder: str) -> None:
+    check_contrastive(_with_dim("contrastive", name), _with_dim("decoder", decoder), dim=32)
