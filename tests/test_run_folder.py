@@ -211,7 +211,7 @@ def test_a_second_process_is_refused_and_a_dead_one_is_not_waited_for(tmp_path: 
     try:
         _wait_for_step(process, 5)
         with pytest.raises(CheckpointError, match=f"process {process.pid} on .* is training into"):
-            run(TinyMethod(), tmp_path, steps=1_000_000, workers=2)
+            run(TinyMethod(), tmp_path, steps=1_000_000, workers=2, stop=lambda done: True)
     finally:
         process.kill()
         process.communicate()

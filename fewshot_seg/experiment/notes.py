@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from fewshot_seg.checkpoint import read_header
 from fewshot_seg.data.folds import Fold, make_folds
@@ -93,7 +93,7 @@ class RunNotes:
         return table
 
     @classmethod
-    def from_dict(cls, table: Mapping[str, Any], source: Path) -> Self:
+    def from_dict(cls, table: Mapping[str, Any], source: Path) -> "RunNotes":
         """The inverse. Raises CheckpointError for a checkpoint that `train_fold` did not write."""
         needed = [field.name for field in fields(cls) if field.name != "window"]
         missing = [name for name in needed if name not in table]

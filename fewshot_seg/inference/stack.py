@@ -58,7 +58,7 @@ class Alignment(NamedTuple):
     shift: float
     likeness: float
 
-    def query_position(self, support_slice: float) -> float:
+    def query_position(self, support_slice: int) -> float:
         return (support_slice - self.shift) / self.slope
 
 

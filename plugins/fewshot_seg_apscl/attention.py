@@ -65,10 +65,10 @@ def _projection(dim: int, sim_dim: int, qkv: str) -> nn.Module:
 
 def attend(
     query: Float[Tensor, "*pair position sim_dim"],
-    key: Float[Tensor, "*pair position sim_dim"],
-    value: Float[Tensor, "*pair position sim_dim"],
-    key_mask: Float[Tensor, "*some_pair position"] | None = None,
-) -> Float[Tensor, "*pair position sim_dim"]:
+    key: Float[Tensor, "*pair cell sim_dim"],
+    value: Float[Tensor, "*pair cell value_dim"],
+    key_mask: Float[Tensor, "*some_pair cell"] | None = None,
+) -> Float[Tensor, "*pair position value_dim"]:
     """softmax(Q K^T / sqrt(E') + log(mask + 1e-6)) V, one row for each query position."""
     bias = None if key_mask is None else torch.log(key_mask + MASK_EPS).unsqueeze(-2)
     return F.scaled_dot_product_attention(query, key, value, attn_mask=bias)

@@ -1,0 +1,61 @@
+"""Both methods can learn one episode by heart, which needs every gradient to arrive.
+
+benchmarks/overfit.py measures the same at larger sizes, and the literal preset beside it.
+"""
+
+from typing import Any
+
+import pytest
+import torch
+
+from fewshot_seg import Episode, build
+from fewshot_seg.data.episodes import SupervisedSource
+from fewshot_seg.data.intensity import Intensity
+from fewshot_seg.data.phantom import abdomen
+from fewshot_seg.data.prepare import prepare
+
+SIZE, DIM, MOST = 64, 64, 200
+
+
+@pytest.fixture(scope="module")
+def liver() -> Episode:
+    """A slice of one synthetic patient, to be segmented by a slice of another."""
+    dataset = abdomen(n_scans=2, size=SIZE, n_slices=8)
+    value = next(value for value, name in dataset.classes.items() if name == "liver")
+    scans = [
+        prepare(dataset.load(scan_id), size=SIZE, intensity=Intensity()) for scan_id in dataset.ids
+    ]
+    source = SupervisedSource(scans, classes=[value], pairing="matched", min_pixels=300)
+    return source.episode(0)
+
+
+def dice(model: torch.nn.Module, episode: Episode) -> float:
+    model.eval()
+    with torch.no_grad():
+        predicted = model(episode.without_labels()).logits.argmax(2) == 1
+    model.train()
+    truth = episode.query_labels == 1
+    return (2 * (predicted & truth).sum() / (predicted.sum() + truth.sum())).item()
+
+
+@pytest.mark.parametrize(
+    ("method", "options"), [("apscl", {"image_size": SIZE}), ("panet", {})], ids=["apscl", "panet"]
+)
+def test_one_episode_is_learnt_by_heart(
+    liver: Episode, method: str, options: dict[str, Any]
+) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = build(method, encoder={"name": "resnet18", "dim": DIM}, **options).train()
+        optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3)
+        best = 0.0
+        for step in range(1, MOST + 1):
+            optimiser.zero_grad()
+            model(liver).loss.backward()
+            optimiser.step()
+            if step % 20 == 0:
+                best = max(best, dice(model, liver))
+                print(method, step, best)
+            if best > 0.95:
+                break
+    assert best > 0.95
