@@ -1,4 +1,4 @@
-"""`build`: from a name or a recipe to a method, handing each part what it must know of the others."""
+"""`build`: from a name or a recipe to a method whose parts know of each other what they must."""
 
 import inspect
 from collections.abc import Mapping
@@ -64,7 +64,9 @@ def recipe_of(method: str | Recipe | Path) -> Recipe:
 
 
 def _whole(recipe: Recipe) -> nn.Module:
-    return _checked("method", recipe.method, Registry("method").build(recipe.method, **recipe.options))
+    return _checked(
+        "method", recipe.method, Registry("method").build(recipe.method, **recipe.options)
+    )
 
 
 def _pipeline(resolved: Resolved) -> Pipeline:
@@ -165,9 +167,8 @@ def _checked(slot: str, name: str, module: Any) -> Any:
     if isinstance(module, nn.Module) and isinstance(module, ROLES[slot]):
         return module
     role = ROLES[slot]
-    wanted = [item for item in dir(role) if not item.startswith("_")] + [
-        item for item in getattr(role, "__annotations__", {})
-    ]
+    public = [item for item in dir(role) if not item.startswith("_")]
+    wanted = [*public, *getattr(role, "__annotations__", {})]
     lacks = [item for item in dict.fromkeys(wanted) if not hasattr(module, item)]
     what = f"lacks {', '.join(lacks)}" if lacks else "is no nn.Module"
     raise PluginError(

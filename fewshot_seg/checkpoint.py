@@ -11,6 +11,7 @@ import tomli_w
 import torch
 from torch import Tensor, nn
 
+from fewshot_seg.architecture import architecture_only
 from fewshot_seg.errors import CheckpointError
 from fewshot_seg.tensorfile import load_tensors, read_words, save_tensors
 
@@ -76,7 +77,8 @@ def load_method(
             f"{path} was saved without a recipe: build the network yourself and "
             "give it the weights with fewshot_seg.checkpoint.load_weights"
         )
-    method: nn.Module = build(Recipe.from_toml(header.recipe), **modules)
+    with architecture_only():  # a recipe may ask for weights that the file is about to replace
+        method: nn.Module = build(Recipe.from_toml(header.recipe), **modules)
     load_weights(method, path)
     return method.to(device).eval()
 

@@ -8,7 +8,6 @@ feature grid. All are frozen: a part that changes something returns a new one.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-
 import torch
 from einops import rearrange
 from jaxtyping import Bool, Float, Int

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 
 class FewshotSegError(Exception):
-    """Base of every error whose message is meant for the user; the command line prints it plainly."""
+    """Base of errors whose message is meant for the user; the command line prints it plainly."""
 
 
 class UnknownNameError(FewshotSegError, LookupError):

@@ -36,7 +36,7 @@ def area_average(
 def resize(
     maps: Float[Tensor, "*batch rows cols"], size: tuple[int, int]
 ) -> Float[Tensor, "*batch height width"]:
-    """Bilinear with align_corners False, as every interpolation of this library unless it says so."""
+    """Bilinear, align_corners False, as every interpolation of this library unless it says so."""
     if tuple(maps.shape[-2:]) == tuple(size):
         return maps
     flat = maps.reshape(-1, 1, *maps.shape[-2:])
@@ -64,9 +64,7 @@ def cosine_maps(
     eps: float = 1e-8,
 ) -> Float[Tensor, "batch query label rows cols"]:
     """Cosine of every position with every prototype, in [-1, 1]; 0 for a zero vector."""
-    return torch.einsum(
-        "bqdrc,bld->bqlrc", normalise(maps, 2, eps), normalise(prototypes, 2, eps)
-    )
+    return torch.einsum("bqdrc,bld->bqlrc", normalise(maps, 2, eps), normalise(prototypes, 2, eps))
 
 
 def segmentation_loss(
@@ -89,7 +87,8 @@ def segmentation_loss(
 
 
 def mean_probability_logits(
-    logits: Float[Tensor, "sample *rest"], label_axis: int
+    logits: Float[Tensor, "sample *rest"],  # noqa: F821
+    label_axis: int,
 ) -> Float[Tensor, "*rest"]:
     """Log of the samples' mean probabilities; `label_axis` counts in `logits`."""
     logs = torch.log_softmax(logits, dim=label_axis)

@@ -1,4 +1,4 @@
-"""The roles a part can play. A part is any `nn.Module` with the right `forward`; nothing to inherit.
+"""The roles of parts. A part is any `nn.Module` with the right `forward`, without a base.
 
 Shapes are named as in `episode.py`. `forward` is what a module is held against, the identical
 `__call__` types the call.
@@ -36,7 +36,7 @@ class Latent:
 
 @dataclass(frozen=True, eq=False)
 class Privileged:
-    """What only training knows: each image and its foreground, in the order of `Features.maps()`."""
+    """What only training knows: all images with their foreground, in `Features.maps()` order."""
 
     images: Images
     masks: Float[Tensor, "image height width"]

@@ -1,4 +1,4 @@
-"""Turn `build("apscl", decoder="cosine", film="literal", **{"contrastive.tau": 0.2})` into a recipe.
+"""Turn `build("apscl", decoder="cosine", **{"contrastive.tau": 0.2})` into a recipe.
 
 An override is a slot (`decoder=...`), a dotted key (`"decoder.scale"`, `"weights.kl"`,
 `"training.lr"`) or the bare name of an option that exactly one part of the recipe has.

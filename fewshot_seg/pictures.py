@@ -20,8 +20,8 @@ Mask = Bool[np.ndarray, "height width"]
 INK, PAPER, FAINT = "#e8eaed", "#101418", "#9aa3ad"
 TRUTH = "#ffffff"
 EXAMPLE = "#ffd166"
-INCHES = 2.75
-"""Width of a panel."""
+INCHES, GAP, TOP, BOTTOM = 2.75, 0.09, 0.82, 0.36
+"""Width of a panel, space between panels, space above and below all of them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,28 +61,20 @@ def draw(
     columns = max(len(row) for row in rows)
     shape = rows[0][0].image.shape
     tall = INCHES * shape[0] * aspect / shape[1]
-    size = (INCHES * columns + 0.3, (tall + 0.32) * len(rows) + 1.15)
-    figure = Figure(figsize=size, facecolor=PAPER, dpi=150)
+    width = columns * (INCHES + GAP) + GAP
+    height = TOP + len(rows) * (tall + GAP) + BOTTOM
+    figure = Figure(figsize=(width, height), facecolor=PAPER, dpi=150)
     FigureCanvasAgg(figure)
-    grid = figure.subplots(len(rows), columns, squeeze=False)
-    for axes_row, row in zip(grid, rows):
-        for axes, panel in zip(axes_row, row):
-            _panel(axes, panel, aspect, upright)
-        for axes in axes_row[len(row) :]:
-            axes.axis("off")
-    height = size[1]
-    figure.text(0.02, 1 - 0.14 / height, title, color=INK, fontsize=13, weight="bold", va="top")
-    figure.text(0.02, 0.12 / height, caption, color=FAINT, fontsize=8, va="bottom")
+    for i, row in enumerate(rows):
+        for j, panel in enumerate(row):
+            left, top = GAP + j * (INCHES + GAP), TOP + i * (tall + GAP)
+            box = (left / width, 1 - (top + tall) / height, INCHES / width, tall / height)
+            _panel(figure.add_axes(box), panel, aspect, upright)
+    start = GAP / width
+    figure.text(start, 1 - 0.16 / height, title, color=INK, fontsize=13, weight="bold", va="top")
+    figure.text(start, 0.13 / height, caption, color=FAINT, fontsize=9, va="bottom")
     if legend:
-        _legend(figure, legend, 1 - 0.1 / height)
-    figure.subplots_adjust(
-        left=0.015,
-        right=0.985,
-        top=1 - 0.68 / height,
-        bottom=0.42 / height,
-        wspace=0.03,
-        hspace=0.13,
-    )
+        _legend(figure, legend, (1 - start, 1 - 0.1 / height))
     content = io.BytesIO()
     # No date and version within: equal pictures, equal bytes.
     figure.savefig(content, format="png", facecolor=PAPER, metadata={"Software": None})
@@ -122,7 +114,9 @@ def _panel(axes: Axes, panel: Panel, aspect: float, upright: bool) -> None:
         )  # fmt: skip
 
 
-def _legend(figure: Figure, entries: Sequence[tuple[str, str, bool]], top: float) -> None:
+def _legend(
+    figure: Figure, entries: Sequence[tuple[str, str, bool]], corner: tuple[float, float]
+) -> None:
     lines = [
         Line2D([], [], color=colour, linestyle="--" if dashed else "-", linewidth=1.8)
         for _, colour, dashed in entries
@@ -131,7 +125,8 @@ def _legend(figure: Figure, entries: Sequence[tuple[str, str, bool]], top: float
         lines,
         [words for words, _, _ in entries],
         loc="upper right",
-        bbox_to_anchor=(0.985, top),
+        bbox_to_anchor=corner,
+        borderaxespad=0.2,
         ncols=len(entries),
         frameon=False,
         labelcolor=INK,

@@ -1,4 +1,4 @@
-"""Five parts wired into a method: encoder -> prior -> enrichment -> decoder, and contrastive terms."""
+"""Five parts as a method: encoder -> prior -> enrichment -> decoder, and contrastive terms."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -119,9 +119,7 @@ class Pipeline(nn.Module):
     def _samples(self) -> int:
         return 1 if self.prior is None else self.prior.samples
 
-    def _enrich(
-        self, features: Features, privileged: Privileged | None
-    ) -> tuple[Features, Latent]:
+    def _enrich(self, features: Features, privileged: Privileged | None) -> tuple[Features, Latent]:
         latent = Latent() if self.prior is None else self.prior(features, privileged)
         enriched = features if self.enrichment is None else self.enrichment(features, latent)
         return enriched, latent

@@ -35,7 +35,7 @@ class Part:
     def from_dict(cls, table: object, slot: str) -> "Part":
         """Raises RecipeError unless `table` holds a name and options."""
         if not isinstance(table, Mapping) or not isinstance(table.get("name"), str):
-            raise RecipeError(f"[{slot}] of the recipe needs `name = \"...\"`; got {table!r}")
+            raise RecipeError(f'[{slot}] of the recipe needs `name = "..."`; got {table!r}')
         return cls(table["name"], {key: table[key] for key in table if key != "name"})
 
 
@@ -154,6 +154,4 @@ def _plain(value: Any, where: str) -> Any:
         return str(value)
     if isinstance(value, bool | int | float | str):
         return value
-    raise RecipeError(
-        f"{where}: a recipe holds numbers, words, lists and tables, not {value!r}"
-    )
+    raise RecipeError(f"{where}: a recipe holds numbers, words, lists and tables, not {value!r}")

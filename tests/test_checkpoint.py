@@ -4,8 +4,10 @@ import json
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import timm
 import torch
 from safetensors.torch import save_file
 from tiny_training import TinyMethod, TinyRecipe, weights
@@ -182,3 +184,28 @@ def test_a_failed_write_leaves_the_old_file(saved: Path, monkeypatch: pytest.Mon
         checkpoint.save_method(TinyMethod(), saved, recipe=None)
     assert saved.read_bytes() == before
     assert [path.name for path in saved.parent.iterdir()] == [saved.name]
+
+
+def test_a_checkpoint_needs_no_pretrained_weights(tmp_path: Path) -> None:
+    """The weights file of training time may be gone; batch norm stays frozen all the same."""
+    tiny = {"name": "timm", "backbone": "test_resnet.r160_in1k", "dim": 8}
+    first: Any = build("panet", encoder=tiny)
+    weights = tmp_path / "backbone.safetensors"
+    state = {
+        key: value.clone()
+        for key, value in timm.create_model("test_resnet.r160_in1k").state_dict().items()
+    }
+    save_file(state, weights)
+    method: Any = build("panet", encoder={**tiny, "pretrained": str(weights)})
+    saved = tmp_path / "m.safetensors"
+    save_method(method, saved, recipe=method.recipe)
+    weights.unlink()
+    again: Any = load_method(saved)
+    assert not any("running" in name for name, _ in again.named_parameters())
+    assert (
+        len(list(again.parameters()))
+        == len(list(method.parameters()))
+        < len(list(first.parameters()))
+    )
+    for key, value in method.state_dict().items():
+        assert torch.equal(value, again.state_dict()[key]), key

@@ -34,9 +34,7 @@ def _ours(kind: str) -> list[str]:
     """Names of this distribution; other installed plugins answer for themselves."""
     registry = Registry(kind)
     found = registry.providers()
-    return [
-        name for name in names(kind) if found[name][0].distribution.startswith("fewshot-seg 0")
-    ]
+    return [name for name in names(kind) if found[name][0].distribution.startswith("fewshot-seg 0")]
 
 
 @pytest.mark.parametrize("name", _ours("method"))

@@ -187,7 +187,9 @@ def test_one_bad_file_does_not_take_the_rest_down(support, query, tmp_path) -> N
         tmp_path / "missing.nii.gz",
         _save(tmp_path / "nan.nii.gz", nan, AFFINE),
         _save(tmp_path / "flat.nii.gz", np.ones((9, 9, 3), np.float32), AFFINE),
-        _save(tmp_path / "film.nii.gz", np.arange(486, dtype=np.float32).reshape(9, 9, 3, 2), AFFINE),
+        _save(
+            tmp_path / "film.nii.gz", np.arange(486, dtype=np.float32).reshape(9, 9, 3, 2), AFFINE
+        ),
         _grey(tmp_path / "picture.png", np.arange(64, dtype=np.uint8).reshape(8, 8)),
     ]
     report = _segment(ByIntensity(), support, [*bad[:3], good, *bad[3:]], tmp_path / "out")

@@ -210,6 +210,15 @@ def test_swapping_ways_swaps_labels(seed: int) -> None:
     close(model(other).logits, model(task).logits[:, :, [0, 2, 1]], atol=1e-4)
 
 
+def test_copying_a_shot_leaves_the_prototypes() -> None:
+    """The cosine would forgive a sum over shots where the mean is meant."""
+    task = episode(way=2, size=16)
+    maps, masks = features_of(task).support, task.support.masks
+    once = Cosine().describe(maps, masks).vectors
+    twice = Cosine().describe(maps.repeat_interleave(2, 2), masks.repeat_interleave(2, 2)).vectors
+    close(twice, once)
+
+
 def test_copying_a_shot_leaves_the_answer() -> None:
     task = episode(way=2)
     support = task.support

@@ -102,13 +102,17 @@ def unhooked(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("unhooked")
-@pytest.mark.parametrize(("name", "shapes", "message"), BAD_EPISODES, ids=lambda case: str(case)[:8])
+@pytest.mark.parametrize(
+    ("name", "shapes", "message"), BAD_EPISODES, ids=lambda case: str(case)[:8]
+)
 def test_episodes_that_do_not_fit_are_refused(
     name: str, shapes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
         Episode(
-            Support(torch.zeros(1, 1, 1, 3, 16, 16), torch.zeros(shapes.get("masks", (1, 1, 1, 16, 16)))),
+            Support(
+                torch.zeros(1, 1, 1, 3, 16, 16), torch.zeros(shapes.get("masks", (1, 1, 1, 16, 16)))
+            ),
             torch.zeros(shapes.get("query", (1, 1, 3, 16, 16))),
             torch.zeros(shapes.get("labels", (1, 1, 16, 16)), dtype=torch.long)
             if "labels" in shapes or name == "classes"
@@ -146,9 +150,7 @@ def test_flat_maps_come_back_in_place(batch: int, way: int, shot: int, query: in
 
 @settings(deadline=None, max_examples=25)
 @given(height=st.integers(1, 40), width=st.integers(1, 40), seed=st.integers(0, 99))
-def test_area_average_keeps_the_mean_and_loses_no_organ(
-    height: int, width: int, seed: int
-) -> None:
+def test_area_average_keeps_the_mean_and_loses_no_organ(height: int, width: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     masks = torch.zeros(1, height * 8, width * 8)
     row = int(torch.randint(height * 8, (1,), generator=generator))

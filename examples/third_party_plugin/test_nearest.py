@@ -1,8 +1,9 @@
 """The contract, run from the plugin's side: this file is all the testing a plugin must have."""
 
+from fewshot_seg_nearest import Nearest
+
 from fewshot_seg import build
 from fewshot_seg.testing import check_decoder, check_method
-from fewshot_seg_nearest import Nearest
 
 
 def test_decoder() -> None:

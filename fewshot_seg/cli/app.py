@@ -27,10 +27,11 @@ def main() -> None:
     app(prog_name="fewshot-seg")
 
 
-def _version(wanted: bool) -> None:
+def _version(wanted: bool) -> bool:
     if wanted:
         typer.echo(f"fewshot-seg {__version__}")
         raise typer.Exit
+    return wanted
 
 
 @app.callback()

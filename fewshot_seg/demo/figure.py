@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 
 from fewshot_seg.data.prepare import PreparedScan
 from fewshot_seg.data.scan import Scan
@@ -51,28 +51,31 @@ def draw_overlay(
         )
         for name, method in methods.items()
     }
+    box = _body(np.concatenate([stored.image[:, 0], example.image[:, 0]]))
     rows: list[list[Panel]] = []
     for z in _slices(stored.class_slices[class_id]):
         shown = _support_slice(parts, z)
         truth: Mask = stored.labels[z] == class_id
+        image = stored.image[z, 0][box]
         first = not rows
         row = [
             Panel(
-                example.image[shown, 0],
-                mask=example.labels[shown] == class_id,
+                example.image[shown, 0][box],
+                mask=(example.labels[shown] == class_id)[box],
                 title="the example given" if first else "",
                 note=f"scan {example.id}, slice {shown}",
                 colour=EXAMPLE,
             )
         ]
         for (name, found), colour in zip(masks.items(), COLOURS):
+            score = dice(found[z][None], truth[None])
             row.append(
                 Panel(
-                    stored.image[z, 0],
-                    mask=found[z],
-                    truth=truth,
+                    image,
+                    mask=found[z][box],
+                    truth=truth[box],
                     title=name if first else "",
-                    note=f"scan {stored.id}, slice {z}   Dice {100 * dice(found[z], truth):.0f} %",
+                    note=f"scan {stored.id}, slice {z}   Dice {100 * score:.0f} %",
                     colour=colour,
                 )
             )
@@ -81,7 +84,7 @@ def draw_overlay(
     draw(
         path,
         rows,
-        title=f"{class_name}, never labelled in training",
+        title=f"{class_name}, never seen in training",
         caption=caption,
         legend=(("true outline", TRUTH, True),),
         aspect=spacing[1] / spacing[2],
@@ -90,6 +93,18 @@ def draw_overlay(
 
 def _slices(shown: Sequence[int]) -> list[int]:
     return list(dict.fromkeys(shown[int(where * (len(shown) - 1))] for where in SHOWN))
+
+
+def _body(images: Float[np.ndarray, "slice height width"]) -> tuple[slice, slice]:
+    """Rows and columns that hold the bodies, with a little air."""
+    bright = (images > 0.1 * np.percentile(images, 99)).mean(0) > 0.02
+    found = []
+    for axis in (0, 1):
+        inside = np.flatnonzero(bright.any(1 - axis))
+        low, high = (int(inside[0]), int(inside[-1])) if len(inside) else (0, bright.shape[axis])
+        air = bright.shape[axis] // 40
+        found.append(slice(max(low - air, 0), high + air + 1))
+    return found[0], found[1]
 
 
 def _support_slice(parts: Sequence[Part], query_slice: int) -> int:

@@ -32,10 +32,12 @@ from fewshot_seg.experiment import (
 )
 from fewshot_seg.recipe import Recipe
 
-DEFAULT_STEPS = 250
-NOVEL = "liver"
-N_SCANS, SCAN_SIZE, SIZE = 10, 128, 96
+DEFAULT_STEPS = 300
+NOVEL = "spleen"
+N_SCANS, N_FOLDS, SCAN_SIZE, SIZE = 12, 3, 128, 96
 MATCHING = "parts-3"
+SETTING = "setting2_any"
+"""Slices that show the novel organ are kept out of training: it is not even seen unlabelled."""
 TRAINED, UNTRAINED, COPY = "APSCL, trained", "APSCL, untrained", "copy of the example"
 
 CHANGES: Mapping[str, Any] = {
@@ -53,14 +55,12 @@ CHANGES: Mapping[str, Any] = {
 
 AUGMENTATION = Augmentation(
     rotation=15.0,
-    shift=25.0,
+    shift=20.0,
     shear=10.0,
-    zoom=(0.7, 1.4),
+    zoom=(0.75, 1.35),
     elastic=0.0,
-    flip=0.5,
     gamma=0.5,
-    remap=0.6,
-    invert=0.3,
+    remap=0.5,
     contrast=0.2,
     brightness=0.2,
     noise=0.1,
@@ -75,13 +75,15 @@ def run_demo(
     steps: int = DEFAULT_STEPS,
     n_scans: int = N_SCANS,
     scan_size: int = SCAN_SIZE,
+    size: int = SIZE,
     console: Console | None = None,
 ) -> Mapping[str, Results]:
-    """Train a small APSCL on synthetic abdomens without liver labels, and show what it does.
+    """Train a small APSCL on synthetic abdomens without the spleen, and show what it does.
 
     folder: everything is put there: scans/, run/, results/, overlay.png, prediction.nii.gz.
         A second call goes on where an earlier one stopped, and is quick when that had finished.
-    steps: of training.   n_scans, scan_size: of the data set, at least 5 scans.
+    steps: of training.   n_scans, scan_size: of the data set, at least 6 scans.
+    size: height and width of the images that the network sees.
 
     Returns the results of each method by its name. Raises CheckpointError or DataError when the
     folder holds the demonstration of other settings.
@@ -90,18 +92,21 @@ def run_demo(
     started = time.monotonic()
     say = _teller(shown)
     say(f"1/4  {n_scans} synthetic abdomens in {folder / 'scans'}")
-    dataset = make_scans(
-        folder / "scans", n_scans=n_scans, size=scan_size, seed=seed, on_scan=lambda _: None
-    )
+    dataset = make_scans(folder / "scans", n_scans=n_scans, size=scan_size, seed=seed)
     recipe = resolve_recipe("apscl", CHANGES)
     organs = ", ".join(name for name in dataset.classes.values() if name != NOVEL)
-    say(f"2/4  training a small APSCL for {steps} steps on {organs}; never on the {NOVEL}")
+    say(
+        f"2/4  training a small APSCL for {steps} steps on {organs};"
+        f" no slice of it shows the {NOVEL}"
+    )
     checkpoint = train_fold(
         dataset,
         recipe,
         novel=NOVEL,
+        setting=SETTING,
+        n_folds=N_FOLDS,
         out=folder / "run",
-        size=SIZE,
+        size=size,
         seed=seed,
         training={"steps": steps},
         augmentation=AUGMENTATION,
@@ -125,6 +130,8 @@ def run_demo(
     _draw(folder, methods, dataset, notes, results)
     shown.print()
     shown.print(_table(results))
+    shown.print(Text(results[TRAINED].protocol.describe(), style="dim"))
+    shown.print()
     _tell_files(shown, folder, dataset, notes, whole)
     shown.print(f"\nDone in {time.monotonic() - started:.0f} s.", highlight=False)
     return results
@@ -195,14 +202,12 @@ def _draw(
 
 
 def _table(results: Mapping[str, Results]) -> Table:
-    """A row for each method, a column for each test scan, the protocol under it."""
+    """A row for each method, a column for each test scan."""
     first = next(iter(results.values()))
     scans = [row.scan_id for row in first.rows]
     table = Table(
-        title=f"{NOVEL.capitalize()}, never labelled in training: Dice %",
-        caption=first.protocol.describe(),
+        title=f"{NOVEL.capitalize()}, never seen in training: Dice %",
         title_justify="left",
-        caption_justify="left",
     )
     table.add_column("method")
     for scan in scans:

@@ -2,7 +2,7 @@
 
 import gzip
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import nibabel as nib
@@ -16,9 +16,7 @@ from fewshot_seg.data.scan import Scan
 from fewshot_seg.errors import DataError
 
 
-def make_scans(
-    folder: Path, *, n_scans: int, size: int, seed: int, on_scan: Callable[[str], None]
-) -> Folder:
+def make_scans(folder: Path, *, n_scans: int, size: int, seed: int) -> Folder:
     """Synthetic abdomens as `image_<id>.nii.gz` and `label_<id>.nii.gz`; those there stay.
 
     Raises DataError when the folder holds the scans of another seed, number or size.
@@ -29,7 +27,6 @@ def make_scans(
         image, labels = folder / f"image_{scan_id}.nii.gz", folder / f"label_{scan_id}.nii.gz"
         if not (image.exists() and labels.exists()):
             _write(phantom.load(scan_id), image, labels)
-            on_scan(scan_id)
     return open_folder(root=folder, modality="mr", name="phantom_abdomen")
 
 

@@ -13,6 +13,7 @@ import timm
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fewshot_seg.architecture import weights_wanted
 from fewshot_seg.encoders.batch_norm import freeze_batch_norm, open_residuals, wants_frozen
 from fewshot_seg.encoders.fetch import COCO, coco_state, create_pretrained
 from fewshot_seg.encoders.project import check_channels, check_sizes, projection
@@ -83,10 +84,11 @@ def timm_encoder(
     check_source(pretrained, words=words, what=f"backbone '{backbone}'")
     frozen = wants_frozen(freeze_bn, pretrained=pretrained)
 
-    maker = create_pretrained if pretrained == "imagenet" else timm.create_model
+    wanted = weights_wanted()
+    maker = create_pretrained if pretrained == "imagenet" and wanted else timm.create_model
     create = partial(maker, backbone, in_chans=in_channels)
     trunk = find_trunk(create, name=backbone, stride=stride)
-    if pretrained == "coco" or is_file(pretrained):
+    if wanted and (pretrained == "coco" or is_file(pretrained)):
         _load(trunk, backbone, pretrained)
     if pretrained == "none":
         open_residuals(trunk.network)

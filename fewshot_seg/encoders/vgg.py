@@ -5,6 +5,7 @@ from typing import final
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fewshot_seg.architecture import weights_wanted
 from fewshot_seg.encoders.fetch import vgg16_state
 from fewshot_seg.encoders.project import check_channels, check_sizes, projection
 from fewshot_seg.encoders.weights import check_source, fit, is_file, read_state
@@ -75,7 +76,7 @@ def vgg16(*, dim: int = _CHANNELS, in_channels: int = 3, pretrained: str = "none
     check_sizes(dim=dim, in_channels=in_channels)
     check_source(pretrained, words=("none", "imagenet"), what="vgg16")
     encoder = Vgg16(dim=dim, in_channels=in_channels)
-    if pretrained == "imagenet" or is_file(pretrained):
+    if weights_wanted() and (pretrained == "imagenet" or is_file(pretrained)):
         state = vgg16_state() if pretrained == "imagenet" else read_state(pretrained)
         names = nn.ModuleDict({"features": encoder.features})
         fit(state, names, source=pretrained, what="vgg16")

@@ -8,10 +8,11 @@ from typing import NamedTuple
 
 import torch
 from einops import rearrange
-from fewshot_seg import Part, Recipe
-from fewshot_seg.functional import area_average, normalise, resize
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from fewshot_seg import Part, Recipe
+from fewshot_seg.functional import area_average, normalise, resize
 
 BARRED = -2.0
 """Below every cosine: a position outside the class is never among the nearest."""

@@ -1,0 +1,158 @@
+"""Episodes without labels: one slice, one superpixel, two augmentations (ALPNet, section 3.2)."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+
+from fewshot_seg.data.augment import Augmentation
+from fewshot_seg.data.episodes import EpisodeSource
+from fewshot_seg.data.prepare import PreparedScan
+from fewshot_seg.data.superpixels import superpixels
+from fewshot_seg.episode import Episode, Support
+from fewshot_seg.errors import DataError, OptionError
+
+STREAM = 2
+"""Keeps these draws apart from those of other sources with the same seed."""
+
+
+class SuperpixelSource:
+    """Pseudo-organs: support and query are two augmented views of one slice, and the class is one
+    of its superpixels. No label is read.
+
+    scans: training scans of one size.   seed: with the episode's index it decides everything.
+    augmentation: applied twice, independently; without geometry or intensity changes both views
+        would be the same.
+    min_size: pixels of the smallest superpixel on a slice of 256x256, see `superpixels`.
+    min_pixels: a view counts from so many pixels of the superpixel.
+    max_draws: how often an episode is drawn anew when a superpixel left the image.
+    n_shot, n_query: further views of the same slice.
+
+    Superpixels are computed once, at construction (about 15 ms a slice of 128x128).
+    Raises DataError when no slice has a superpixel, OptionError for a number below 1.
+    """
+
+    def __init__(
+        self,
+        scans: Sequence[PreparedScan],
+        *,
+        seed: int = 0,
+        augmentation: Augmentation | None = None,
+        min_size: int = 400,
+        min_pixels: int = 1,
+        max_draws: int = 100,
+        n_shot: int = 1,
+        n_query: int = 1,
+    ) -> None:
+        numbers = {"min_size": min_size, "min_pixels": min_pixels, "max_draws": max_draws,
+                   "n_shot": n_shot, "n_query": n_query}  # fmt: skip
+        for name, value in numbers.items():
+            if value < 1:
+                raise OptionError(f"{name} must be at least 1; got {value}")
+        self.scans = tuple(scans)
+        self.seed, self.numbers = seed, numbers
+        self.augmentation = Augmentation() if augmentation is None else augmentation
+        self.redrawn = 0
+        self._segments = [
+            [superpixels(image[0].numpy(), min_size=min_size) for image in scan.images]
+            for scan in scans
+        ]
+        self._picks = [
+            (scan, index)
+            for scan, planes in enumerate(self._segments)
+            for index, plane in enumerate(planes)
+            if plane.max() > 0
+        ]
+        if not self._picks:
+            raise DataError(
+                f"none of the {len(scans)} scans has a superpixel: are their slices empty, or is "
+                f"min_size={min_size} larger than the body?"
+            )
+
+    def episode(self, index: int) -> Episode:
+        """Episode number `index`. Raises DataError after `max_draws` failed draws."""
+        if index < 0:
+            raise ValueError(f"episodes are numbered from 0; got {index}")
+        generator = np.random.default_rng([self.seed, index, STREAM])
+        for _ in range(self.numbers["max_draws"]):
+            episode = self._draw(index, generator)
+            if episode is not None:
+                return episode
+            self.redrawn += 1
+        raise DataError(
+            f"episode {index}: in {self.numbers['max_draws']} draws augmentation always moved the "
+            "superpixel out of a view; weaken it or lower min_pixels"
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """The arguments, the scans used and how many slices they have."""
+        return {
+            "source": "superpixel",
+            "seed": self.seed,
+            **self.numbers,
+            "scans": [scan.id for scan in self.scans],
+            "slices": len(self._picks),
+            "augmentation": {
+                name: list(value) if isinstance(value, tuple) else value
+                for name, value in asdict(self.augmentation).items()
+            },
+        }
+
+    def _draw(self, index: int, generator: np.random.Generator) -> Episode | None:
+        scan, plane = self._picks[int(generator.integers(len(self._picks)))]
+        segments = self._segments[scan][plane]
+        chosen = 1 + int(generator.integers(int(segments.max())))
+        n_shot, n_query = self.numbers["n_shot"], self.numbers["n_query"]
+        views = n_shot + n_query
+        image = self.scans[scan].images[plane]
+        mask = torch.from_numpy((segments == chosen).astype(np.float32))
+        # expand keeps a grey image's channels in one memory, which augmentation makes use of
+        images, masks = self.augmentation.many(
+            image.expand(views, *image.shape), mask.expand(views, *mask.shape), generator
+        )
+        if bool((masks.flatten(1).sum(1) < self.numbers["min_pixels"]).any()):
+            return None
+        return Episode(
+            Support(images[None, None, :n_shot].contiguous(), masks[None, None, :n_shot]),
+            images[None, n_shot:].contiguous(),
+            masks[None, n_shot:].long(),
+            # negative: no class of the data set; told apart within any step
+            classes=torch.tensor([[-1 - index]]),
+        )
+
+
+class MixedSource:
+    """Episodes of several sources, drawn with given shares.
+
+    shares: (source, share) pairs; shares are positive and need not sum to 1.
+    seed: decides which source an episode comes from.
+    Sources must give episodes of one shape. Raises OptionError for shares that are not positive.
+    """
+
+    def __init__(self, shares: Sequence[tuple[EpisodeSource, float]], *, seed: int = 0) -> None:
+        if not shares or any(share <= 0 for _, share in shares):
+            raise OptionError(
+                f"a mixture needs sources with positive shares; got {[s for _, s in shares]}"
+            )
+        self.sources = tuple(source for source, _ in shares)
+        self.shares = tuple(share for _, share in shares)
+        total = sum(self.shares)
+        self._edges = np.cumsum([share / total for share in self.shares])
+        self.seed = seed
+
+    def episode(self, index: int) -> Episode:
+        """Episode number `index` of whichever source is drawn for it."""
+        draw = np.random.default_rng([self.seed, index, STREAM + 1]).random()
+        which = min(int(np.searchsorted(self._edges, draw, side="right")), len(self.sources) - 1)
+        return self.sources[which].episode(index)
+
+    def describe(self) -> dict[str, Any]:
+        """The shares and what each source says of itself."""
+        return {
+            "source": "mixed",
+            "seed": self.seed,
+            "shares": list(self.shares),
+            "sources": [source.describe() for source in self.sources],
+        }
