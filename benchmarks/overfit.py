@@ -6,8 +6,8 @@
 The episode comes from two synthetic patients, so nothing is downloaded. A small encoder stands in
 for the paper's; everything else is the preset's own, and `sgd` is the papers' optimiser (lr 1e-3,
 momentum 0.9, weight decay 5e-4). A method that stays low here cannot learn anything elsewhere; one
-that gets high has shown only that its gradients arrive. The ceiling is the best that any answer on
-the feature grid could get after bilinear upsampling: the query's own mask, area-averaged.
+that gets high has shown only that its gradients arrive. As a reference: the query's own mask,
+area-averaged to the feature grid and upsampled, as an answer (free logits can do better).
 """
 
 import argparse
@@ -65,7 +65,7 @@ def overlap(predicted: torch.Tensor, episode: Episode) -> float:
     return 2 * (predicted & truth).sum().item() / (predicted.sum() + truth.sum()).item()
 
 
-def ceiling(episode: Episode, stride: int = 8) -> float:
+def reference(episode: Episode, stride: int = 8) -> float:
     """Dice of the true mask after a round trip through the feature grid."""
     assert episode.query_labels is not None
     height, width = episode.size
@@ -104,7 +104,7 @@ def main() -> None:
         episode = phantom_episode(organ, given.size, given.seed)
         assert episode.query_labels is not None
         pixels = int(foreground(episode.query_labels).sum())
-        print(f"{organ}: {pixels} pixels, ceiling of the feature grid {ceiling(episode):.3f}")
+        print(f"{organ}: {pixels} pixels, mask through the feature grid {reference(episode):.3f}")
         for method, optimiser, options in RUNS:
             encoder = {"name": "resnet18", "dim": given.dim}
             changes = {"encoder": encoder, "image_size": given.size, **options}

@@ -223,7 +223,7 @@ class Features:
 
     def with_maps(self, maps: Float[Tensor, "image dim rows cols"]) -> "Features":
         """The same episode with other maps, in the order of `maps()`."""
-        support, query = maps.split([self.n_support, maps.shape[0] - self.n_support])
+        support, query = maps[: self.n_support], maps[self.n_support :]
         return replace(
             self,
             support=support.reshape(*self.support.shape[:3], *support.shape[1:]),

@@ -49,6 +49,8 @@ class Step:
     before, features: the encoded images before and after enrichment.
     state: what the decoder described of the support.
     decoder: to be called again, on the feature grid or with support and query in other roles.
+    samples: how many copies of the step's episodes follow each other along the batch axis, one for
+        each latent sample.
     """
 
     episode: Episode
@@ -57,6 +59,7 @@ class Step:
     latent: Latent
     state: Any
     decoder: "Decoder"
+    samples: int = 1
 
 
 @runtime_checkable

@@ -110,8 +110,8 @@ def _swap(resolved: Resolved, slot: str, value: Any) -> Recipe:
     if value is None:
         if slot in ("encoder", "decoder"):
             raise OptionError(f"a method cannot do without its {slot}; {slot}=None was given")
-        return replace(resolved.recipe, **{slot: None})
-    return replace(resolved.recipe, **{slot: resolved.part(slot, value, present)})
+        return resolved.recipe.with_entry(slot, None)
+    return resolved.recipe.with_entry(slot, resolved.part(slot, value, present))
 
 
 def _set_table(recipe: Recipe, table: str, key: str, value: Any) -> Recipe:
@@ -121,7 +121,7 @@ def _set_table(recipe: Recipe, table: str, key: str, value: Any) -> Recipe:
             f"It takes: {', '.join(PIPELINE_OPTIONS)}."
         )
     values = {name: item for name, item in getattr(recipe, table).items() if name != key}
-    return replace(recipe, **{table: values if value is None else {**values, key: value}})
+    return recipe.with_entry(table, values if value is None else {**values, key: value})
 
 
 def part_options(slot: str, part: Part) -> list[str]:
@@ -172,4 +172,4 @@ def _replace_part(recipe: Recipe, slot: str, part: Part, option: str, value: Any
     if slot == "contrastive":
         several = tuple(changed if item is part else item for item in recipe.contrastive)
         return replace(recipe, contrastive=several)
-    return replace(recipe, **{slot: changed})
+    return recipe.with_entry(slot, changed)

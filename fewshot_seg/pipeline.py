@@ -99,9 +99,8 @@ class Pipeline(nn.Module):
         """Support and query in one pass through the encoder."""
         images = _all_images(episode)
         maps = self.encoder(self._channels(images))
-        n_query = episode.query_images.shape[0] * episode.query_images.shape[1]
-        support, query = maps.split([images.shape[0] - n_query, n_query])
-        batch = episode.query_images.shape[0]
+        batch, n_query = episode.query_images.shape[:2]
+        support, query = maps[: -batch * n_query], maps[-batch * n_query :]
         return _state(episode.support, support), rearrange(
             query, "(b q) d r c -> b q d r c", b=batch
         )
@@ -148,7 +147,7 @@ class Pipeline(nn.Module):
         described = self.decoder.describe(features.support, many.masks, many.backgrounds)
         logits = _join_samples(self.decoder(features.query, described, episode.size), samples)
         losses = {"ce": segmentation_loss(logits, episode.query_labels, self.ce_weights)}
-        step = Step(task, before, features, latent, described, self.decoder)
+        step = Step(task, before, features, latent, described, self.decoder, samples)
         _merge(losses, latent.losses, "the prior")
         for name, term in self.contrastives.items():
             _merge(losses, term(step), f"contrastive '{name}'")

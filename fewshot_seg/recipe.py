@@ -74,8 +74,10 @@ class Recipe:
                     found.append((slot, part))
         return found
 
-    def with_training(self, **training: Any) -> "Recipe":
-        return replace(self, training={**self.training, **training})
+    def with_entry(self, name: str, value: Any) -> "Recipe":
+        """The recipe with another part or table under the field `name`."""
+        changes: dict[str, Any] = {name: value}
+        return replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain tables. Raises RecipeError for a value that TOML cannot hold."""

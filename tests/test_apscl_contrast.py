@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from fewshot_seg.episode import Episode, Features, Support
 from fewshot_seg.errors import OptionError
+from fewshot_seg.testing import make_episode
 from fewshot_seg_apscl.contrast import SpatialContrast, contrast
 
 
@@ -242,3 +244,14 @@ def test_unfit_steps(options: dict[str, Any], shape: dict[str, Any], message: st
     task = episode(**shape)
     with pytest.raises(ValueError, match=message):
         contrast_of(**options)(step_of(task, features_of(task)))
+
+
+def test_copies_for_latent_samples_are_not_other_episodes() -> None:
+    """Two samples of a step of two episodes give what the one gives, in the comparing modes."""
+    term = contrast_of(scl_mode="region_meta")
+    task = make_episode(batch=2, size=(32, 32))
+    features = features_of(task)
+    once = step_of(task, features)
+    copies = task.map(lambda t: t.repeat(2, *[1] * (t.ndim - 1)))
+    twice = replace(step_of(copies, features.repeat(2)), samples=2)
+    torch.testing.assert_close(term(twice)["scl"], term(once)["scl"])

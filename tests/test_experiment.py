@@ -203,7 +203,7 @@ def test_data_sets_by_name_and_folder(tmp_path: Path) -> None:
     assert open_dataset("phantom_heart", n_scans=5).name == "phantom_heart"
     with pytest.raises(DataError, match="did you mean 'phantom_heart'"):
         open_dataset("phantom_hart")
-    with pytest.raises(OptionError, match="n_scans must be 1 to 1000"):
+    with pytest.raises(OptionError, match="n_scans must be a whole number from 1 to 1000"):
         open_dataset("phantom_heart", n_scans=0)
     with pytest.raises(OptionError, match="has no option 'n_scan'"):
         open_dataset("phantom_heart", n_scan=5)

@@ -62,6 +62,10 @@ def train(
     pairing: Annotated[
         str, typer.Option(help="Of training slices: matched or random.")
     ] = "matched",
+    pseudo: Annotated[
+        float,
+        typer.Option(help="Share of episodes whose class is a superpixel; needs no labels."),
+    ] = 0.0,
     n_way: Annotated[int, typer.Option(help="Classes of an episode.", min=1)] = 1,
     n_shot: Annotated[int, typer.Option(help="Labelled slices of each class.", min=1)] = 1,
     n_folds: Annotated[int, typer.Option(help="Folds the scans are cut in.", min=1)] = 5,
@@ -105,6 +109,7 @@ def train(
                 training={} if steps is None else {"steps": steps},
                 augmentation=chosen,
                 pairing=pairing,
+                pseudo=pseudo,
                 n_way=n_way,
                 n_shot=n_shot,
                 n_folds=n_folds,

@@ -10,6 +10,7 @@ import torch
 from fewshot_seg.data.augment import Augmentation
 from fewshot_seg.data.episodes import EpisodeSource
 from fewshot_seg.data.prepare import PreparedScan
+from fewshot_seg.data.settings import kept_slices
 from fewshot_seg.data.superpixels import superpixels
 from fewshot_seg.episode import Episode, Support
 from fewshot_seg.errors import DataError, OptionError
@@ -28,6 +29,8 @@ class SuperpixelSource:
     min_size: pixels of the smallest superpixel on a slice of 256x256, see `superpixels`.
     min_pixels: a view counts from so many pixels of the superpixel.
     max_draws: how often an episode is drawn anew when a superpixel left the image.
+    exclude, setting: classes held out, and which slices that costs; see `kept_slices`. Only this
+        reads labels, and only in the settings that drop slices.
     n_shot, n_query: further views of the same slice.
 
     Superpixels are computed once, at construction (about 15 ms a slice of 128x128).
@@ -45,6 +48,8 @@ class SuperpixelSource:
         max_draws: int = 100,
         n_shot: int = 1,
         n_query: int = 1,
+        exclude: Sequence[int] = (),
+        setting: str = "setting1",
     ) -> None:
         numbers = {"min_size": min_size, "min_pixels": min_pixels, "max_draws": max_draws,
                    "n_shot": n_shot, "n_query": n_query}  # fmt: skip
@@ -53,22 +58,27 @@ class SuperpixelSource:
                 raise OptionError(f"{name} must be at least 1; got {value}")
         self.scans = tuple(scans)
         self.seed, self.numbers = seed, numbers
+        self.setting, self.exclude = setting, tuple(exclude)
         self.augmentation = Augmentation() if augmentation is None else augmentation
         self.redrawn = 0
         self._segments = [
             [superpixels(image[0].numpy(), min_size=min_size) for image in scan.images]
             for scan in scans
         ]
+        kept = [
+            set(kept_slices(scan.class_slices, scan.n_slices, self.exclude, setting))
+            for scan in scans
+        ]
         self._picks = [
             (scan, index)
             for scan, planes in enumerate(self._segments)
             for index, plane in enumerate(planes)
-            if plane.max() > 0
+            if plane.max() > 0 and index in kept[scan]
         ]
         if not self._picks:
             raise DataError(
-                f"none of the {len(scans)} scans has a superpixel: are their slices empty, or is "
-                f"min_size={min_size} larger than the body?"
+                f"none of the {len(scans)} scans has a superpixel: are their slices empty "
+                f"or excluded, or is min_size={min_size} larger than the body?"
             )
 
     def episode(self, index: int) -> Episode:
@@ -92,6 +102,8 @@ class SuperpixelSource:
             "source": "superpixel",
             "seed": self.seed,
             **self.numbers,
+            "exclude": list(self.exclude),
+            "setting": self.setting,
             "scans": [scan.id for scan in self.scans],
             "slices": len(self._picks),
             "augmentation": {

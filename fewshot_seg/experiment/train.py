@@ -11,11 +11,12 @@ from torch import nn
 
 from fewshot_seg.building import build
 from fewshot_seg.data.augment import Augmentation
-from fewshot_seg.data.episodes import SupervisedSource
+from fewshot_seg.data.episodes import EpisodeSource, SupervisedSource
 from fewshot_seg.data.folds import Fold, make_folds
 from fewshot_seg.data.intensity import fit_intensity
 from fewshot_seg.data.prepare import Preparation, prepare_all
 from fewshot_seg.data.scan import Dataset
+from fewshot_seg.data.selfsupervised import MixedSource, SuperpixelSource
 from fewshot_seg.data.settings import check_setting, class_ids
 from fewshot_seg.errors import DataError, OptionError
 from fewshot_seg.experiment.notes import RunNotes
@@ -42,6 +43,7 @@ def train_fold(
     n_shot: int = 1,
     n_query: int = 1,
     min_pixels: int = 1,
+    pseudo: float = 0.0,
     n_folds: int = 5,
     n_support: int = 1,
     fold_rule: str = "alpnet",
@@ -59,6 +61,8 @@ def train_fold(
     augmentation: None is the field's, `Augmentation()`; `Augmentation.none()` is none.
     pairing, same_scan, n_way, n_shot, n_query, min_pixels: of the episodes, see
         `SupervisedSource`.
+    pseudo: share of episodes, from 0 to below 1, whose class is a superpixel instead of an
+        annotated one (`SuperpixelSource`); they need no labels and are of one way.
     n_folds, n_support, fold_rule: of the split, see `make_folds`.
     window: clip intensities to it first, in raw units (raw abdominal CT: (-125, 275)).
 
@@ -70,6 +74,7 @@ def train_fold(
     split = choose_fold(dataset, fold, n_folds=n_folds, n_support=n_support, rule=fold_rule)
     held_out = class_ids(dataset.classes, [novel] if isinstance(novel, str | int) else novel)
     base = base_classes(dataset, held_out, setting)
+    _check_pseudo(pseudo, n_way)
     settings = {**recipe.training, **(training or {}), "seed": seed}
     config = TrainConfig.from_dict(settings)
     method = fresh_method(recipe, size=(height, width), seed=seed)
@@ -98,14 +103,15 @@ def train_fold(
     )
     shown = console or Console(stderr=True)
     _tell_failures(prepared, shown)
-    source = SupervisedSource(
+    chosen = Augmentation() if augmentation is None else augmentation
+    supervised = SupervisedSource(
         prepared.scans,
         classes=base,
         n_way=n_way,
         n_shot=n_shot,
         n_query=n_query,
         seed=seed,
-        augmentation=Augmentation() if augmentation is None else augmentation,
+        augmentation=chosen,
         same_scan=same_scan,
         pairing=pairing,
         min_pixels=min_pixels,
@@ -113,6 +119,19 @@ def train_fold(
         setting=setting,
         distinct=_distinct(len(base), n_way, config.episodes_per_step),
     )
+    source: EpisodeSource = supervised
+    if pseudo:
+        superpixel = SuperpixelSource(
+            prepared.scans,
+            seed=seed,
+            augmentation=chosen,
+            min_pixels=min_pixels,
+            n_shot=n_shot,
+            n_query=n_query,
+            exclude=held_out,
+            setting=setting,
+        )
+        source = MixedSource([(supervised, 1 - pseudo), (superpixel, pseudo)], seed=seed)
     train(
         method,
         source,
@@ -161,6 +180,16 @@ def base_classes(dataset: Dataset, novel: tuple[int, ...], setting: str) -> tupl
             "it needs at least two classes"
         )
     return base
+
+
+def _check_pseudo(pseudo: float, n_way: int) -> None:
+    if not 0 <= pseudo < 1:
+        raise OptionError(f"pseudo is a share of episodes, from 0 to below 1; got {pseudo}")
+    if pseudo and n_way > 1:
+        raise OptionError(
+            f"superpixel episodes have one way, so they cannot be mixed with {n_way} ways; "
+            "leave pseudo or n_way out"
+        )
 
 
 def _distinct(n_base: int, n_way: int, episodes: int) -> int:

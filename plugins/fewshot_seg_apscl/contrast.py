@@ -102,10 +102,11 @@ class SpatialContrast(nn.Module):
         batch = step.features.query.shape[0]
         if self.scl_mode == "region":
             return 1
-        group = self.meta_episodes or batch
-        if batch % group:
+        episodes = batch // step.samples  # copies for further latent samples are no other episodes
+        group = self.meta_episodes or episodes
+        if episodes % group:
             raise ValueError(
-                f"the step has {batch} episodes, which is no multiple of meta_episodes={group}"
+                f"the step has {episodes} episodes, which is no multiple of meta_episodes={group}"
             )
         if self.scl_mode == "image" and group == 1 and self.memory is None:
             warnings.warn(
