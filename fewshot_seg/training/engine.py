@@ -19,7 +19,7 @@ from fewshot_seg.training.optim import (
     set_learning_rate,
 )
 from fewshot_seg.training.randomness import seed_step
-from fewshot_seg.training.window import GRADIENT
+from fewshot_seg.training.window import DIAGNOSTICS, GRADIENT
 
 RESERVED = ("step", "total", "lr", "seconds", GRADIENT)
 
@@ -60,7 +60,18 @@ class _Losses(nn.Module):
         total = output.loss
         if not total.requires_grad:
             raise TrainingError(f"the loss of {name} does not depend on its trainable parameters")
-        return {**output.losses, "total": total}
+        return {**output.losses, "total": total, **_scalars(output.diagnostics)}
+
+
+def _scalars(diagnostics: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Named for the log; a vector gives a number for each entry."""
+    found: dict[str, Tensor] = {}
+    for name, value in diagnostics.items():
+        entries = value.detach().flatten().unbind()
+        several = len(entries) > 1
+        for index, entry in enumerate(entries):
+            found[f"{DIAGNOSTICS}{name}/{index}" if several else f"{DIAGNOSTICS}{name}"] = entry
+    return found
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from fewshot_seg.training.interrupt import Interrupt
 from fewshot_seg.training.optim import learning_rate
 from fewshot_seg.training.progress import Display
 from fewshot_seg.training.records import Records, Start
-from fewshot_seg.training.window import GRADIENT, Window, check_weights
+from fewshot_seg.training.window import DIAGNOSTICS, GRADIENT, Window, check_weights
 
 Stop = Callable[[int], bool]
 
@@ -179,13 +179,7 @@ class Session:
         self.losses = _losses(means)
         if self.records is not None:
             numbers = {**means, "lr": learning_rate(self.config, step), "seconds": self._seconds()}
-            self.records.write_log(self.done, {**numbers, **self._diagnostics()})
-
-    def _diagnostics(self) -> dict[str, float]:
-        """What the method tells of its own, where it has a `diagnostics()` of named scalars."""
-        tell = getattr(self.method, "diagnostics", None)
-        found = {} if tell is None else tell()
-        return {f"diagnostics/{name}": float(value) for name, value in found.items()}
+            self.records.write_log(self.done, numbers)
 
     def _save(self, engine: Engine) -> None:
         check_weights(self.method.state_dict(), self.done)
@@ -228,7 +222,7 @@ def _losses(numbers: Mapping[str, float]) -> dict[str, float]:
     return {
         name: value
         for name, value in numbers.items()
-        if (name == "total" or name not in RESERVED) and not name.startswith("diagnostics/")
+        if (name == "total" or name not in RESERVED) and not name.startswith(DIAGNOSTICS)
     }
 
 

@@ -10,6 +10,8 @@ from torch import Tensor
 from fewshot_seg.errors import TrainingError
 
 GRADIENT = "grad_norm"
+DIAGNOSTICS = "diagnostics/"
+"""Begins the names of numbers that are only looked at; they may be anything."""
 
 
 def average(rows: list[dict[str, float]]) -> dict[str, float]:
@@ -53,6 +55,7 @@ class Window:
         return complaint
 
     def _complaint(self, step: int, episodes: str, row: dict[str, float]) -> str:
+        row = {name: value for name, value in row.items() if not name.startswith(DIAGNOSTICS)}
         bad = [n for n, v in row.items() if n not in self.unbounded and not math.isfinite(v)]
         if not bad:
             return ""
