@@ -1,6 +1,6 @@
 """Ablation in ten lines: the same method with parts exchanged by name.
 
-    python examples/swap_parts.py
+python examples/swap_parts.py
 """
 
 from fewshot_seg import build

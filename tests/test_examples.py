@@ -12,7 +12,10 @@ EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
 @pytest.mark.parametrize(
     ("script", "says"),
-    [("swap_parts.py", "with PANet's alignment"), ("train_and_segment.py", "on the organ held out")],
+    [
+        ("swap_parts.py", "with PANet's alignment"),
+        ("train_and_segment.py", "on the organ held out"),
+    ],
 )
 def test_examples_run(script: str, says: str, tmp_path: Path) -> None:
     done = subprocess.run(

@@ -1,5 +1,6 @@
 """Training and testing as one call each: what a checkpoint remembers, and who may test it."""
 
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
@@ -221,3 +222,26 @@ def test_augmentations_by_name() -> None:
 def test_the_image_size_reaches_the_parts(recipe: Recipe) -> None:
     method = fresh_method(recipe, size=(32, 64), seed=0)
     assert method.recipe.options["image_size"] == [32, 64]  # type: ignore[union-attr]
+
+
+def test_superpixel_episodes_are_mixed_in_and_the_protocol_says_so(
+    dataset: Phantom, recipe: Recipe, tmp_path: Path
+) -> None:
+    path = _train(dataset, recipe, tmp_path / "run", pseudo=0.5)
+    record = tomllib.loads((tmp_path / "run" / "run.toml").read_text())["source"]
+    assert record["shares"] == [0.5, 0.5]
+    assert [one["source"] for one in record["sources"]] == ["supervised", "superpixel"]
+    assert read_notes(path).pseudo == 0.5
+    results = evaluate_runs([path], dataset, surface=False)
+    assert results.protocol.setting.endswith("50% of training episodes from superpixels")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"pseudo": 1.0}, "from 0 to below 1; got 1.0"), ({"pseudo": 0.5, "n_way": 2}, "one way")],
+)
+def test_impossible_superpixel_shares_are_refused(
+    dataset: Phantom, recipe: Recipe, tmp_path: Path, options: dict[str, object], message: str
+) -> None:
+    with pytest.raises(OptionError, match=message):
+        _train(dataset, recipe, tmp_path / "run", **options)

@@ -249,7 +249,7 @@ def _evaluate(
         dataset=notes.dataset,
         matching=rule.name,
         uses_query_range=rule.uses_query_range,
-        setting=notes.setting,
+        setting=notes.setting_rule,
         n_shot=notes.n_support,
         size=notes.size,
         intensity=notes.intensity_rule,

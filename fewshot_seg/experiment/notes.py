@@ -23,6 +23,7 @@ class RunNotes:
     fold, n_folds, n_support, fold_rule: see `make_folds`.   setting: see `kept_slices`.
     size: height and width of the images.   intensity: their normalisation.
     window: within which intensities were fitted and clipped, None without.
+    pseudo: share of the training episodes whose class was a superpixel.
     """
 
     dataset: str
@@ -41,6 +42,14 @@ class RunNotes:
     intensity: Intensity
     window: tuple[float, float] | None
     seed: int
+    pseudo: float = 0.0
+
+    @property
+    def setting_rule(self) -> str:
+        """What training was allowed to see, in words."""
+        if not self.pseudo:
+            return self.setting
+        return f"{self.setting}, {self.pseudo:.0%} of training episodes from superpixels"
 
     @property
     def novel_names(self) -> tuple[str, ...]:
@@ -95,7 +104,7 @@ class RunNotes:
     @classmethod
     def from_dict(cls, table: Mapping[str, Any], source: Path) -> "RunNotes":
         """The inverse. Raises CheckpointError for a checkpoint that `train_fold` did not write."""
-        needed = [field.name for field in fields(cls) if field.name != "window"]
+        needed = [field.name for field in fields(cls) if field.name not in ("window", "pseudo")]
         missing = [name for name in needed if name not in table]
         if missing:
             raise CheckpointError(
@@ -113,6 +122,7 @@ class RunNotes:
                 "classes": classes,
                 "intensity": Intensity.from_dict(table["intensity"]),
                 "window": None if window is None else (window[0], window[1]),
+                "pseudo": float(table.get("pseudo", 0.0)),
             }
         )
 

@@ -97,6 +97,7 @@ def train_fold(
         intensity=intensity,
         window=window,
         seed=seed,
+        pseudo=pseudo,
     )
     prepared = prepare_all(
         dataset, split.train, size=(height, width), intensity=intensity, channels=channels
