@@ -40,3 +40,13 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """` did you mean 'x'?` when one of `known` is close to `name`, else an empty string."""
     close = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def check_choice(option: str, value: object, allowed: Iterable[object]) -> None:
+    """Raise OptionError unless `value` is one of `allowed`."""
+    choices = list(allowed)
+    if value not in choices or isinstance(value, bool):
+        words = [str(item) for item in choices]
+        raise OptionError(
+            f"{option}={value!r} is not one of {', '.join(words)}{did_you_mean(str(value), words)}"
+        )

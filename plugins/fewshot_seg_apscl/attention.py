@@ -8,7 +8,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fewshot_seg_apscl.label_encoder import choose
+from fewshot_seg.errors import check_choice
 
 MASK_EPS = 1e-6
 """Keeps log(mask) finite; a key outside the mask has a millionth of the weight of one inside."""
@@ -43,7 +43,7 @@ class Projections(nn.Module):
 
     def __init__(self, *, dim: int, sim_dim: int, qkv: str) -> None:
         super().__init__()
-        choose("qkv", qkv, ("conv", "mlp"))
+        check_choice("qkv", qkv, ("conv", "mlp"))
         self.query, self.key, self.value = (_projection(dim, sim_dim, qkv) for _ in range(3))
 
     def forward(self, maps: Float[Tensor, "image dim rows cols"]) -> Projected:

@@ -7,11 +7,10 @@ from einops import rearrange, repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from fewshot_seg.errors import OptionError
+from fewshot_seg.errors import OptionError, check_choice
 from fewshot_seg.functional import area_average, full_precision
 from fewshot_seg.interfaces import Step
 from fewshot_seg_apscl.attention import Projected, Projections
-from fewshot_seg_apscl.label_encoder import choose
 from fewshot_seg_apscl.memory import Memory
 from fewshot_seg_apscl.relevance import relevance, relevance_to_others
 from fewshot_seg_apscl.samples import Samples, image_samples, region_samples
@@ -56,9 +55,9 @@ class SpatialContrast(nn.Module):
         memory: int = 0,
     ) -> None:
         super().__init__()
-        choose("scl_mode", scl_mode, MODES)
-        choose("align", align, ("cross", "literal"))
-        choose("pos_reduction", pos_reduction, ("mean", "sum"))
+        check_choice("scl_mode", scl_mode, MODES)
+        check_choice("align", align, ("cross", "literal"))
+        check_choice("pos_reduction", pos_reduction, ("mean", "sum"))
         if tau <= 0 or sim_dim < 1 or meta_episodes < 0 or memory < 0:
             raise OptionError(
                 f"tau={tau} and sim_dim={sim_dim} must be positive, "

@@ -4,8 +4,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fewshot_seg.episode import Features
+from fewshot_seg.errors import check_choice
 from fewshot_seg.interfaces import Latent
-from fewshot_seg_apscl.label_encoder import choose
 
 
 class FiLM(nn.Module):
@@ -18,7 +18,7 @@ class FiLM(nn.Module):
 
     def __init__(self, *, dim: int, latent: int, hidden: int = 256, film: str = "residual") -> None:
         super().__init__()
-        choose("film", film, ("residual", "literal"))
+        check_choice("film", film, ("residual", "literal"))
         self.residual = film == "residual"
         self.scale = _perceptron(latent, hidden, dim, zero=self.residual)
         self.shift = _perceptron(latent, hidden, dim, zero=self.residual)

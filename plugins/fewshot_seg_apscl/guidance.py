@@ -8,7 +8,7 @@ from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fewshot_seg.errors import OptionError
+from fewshot_seg.errors import OptionError, check_choice
 from fewshot_seg.functional import (
     area_average,
     full_precision,
@@ -19,7 +19,6 @@ from fewshot_seg.functional import (
 from fewshot_seg_apscl.attention import attend
 from fewshot_seg_apscl.background import fused_score, local_prototypes
 from fewshot_seg_apscl.channel_attention import chan_attn, guide, reweigh
-from fewshot_seg_apscl.label_encoder import choose
 
 COSINE_EPS = 1e-4
 
@@ -72,13 +71,13 @@ class MutualGuidance(nn.Module):
         map: str = "mask_down",
     ) -> None:
         super().__init__()
-        choose("alpha_norm", alpha_norm, ("corr", "softmax", "mean", "none"))
-        choose("alpha_combine", alpha_combine, ("sum", "product"))
-        choose("alpha_side", alpha_side, ("left", "right"))
-        choose("cross_source", cross_source, ("raw", "aligned"))
-        choose("h_init", h_init, ("tied", "shared", "independent"))
-        choose("bg", bg, ("prototype", "grid", "threshold"))
-        choose("map", map, ("mask_down", "feat_up"))
+        check_choice("alpha_norm", alpha_norm, ("corr", "softmax", "mean", "none"))
+        check_choice("alpha_combine", alpha_combine, ("sum", "product"))
+        check_choice("alpha_side", alpha_side, ("left", "right"))
+        check_choice("cross_source", cross_source, ("raw", "aligned"))
+        check_choice("h_init", h_init, ("tied", "shared", "independent"))
+        check_choice("bg", bg, ("prototype", "grid", "threshold"))
+        check_choice("map", map, ("mask_down", "feat_up"))
         if scale <= 0 or bg_window < 1 or sim_dim < 1:
             raise OptionError(
                 f"scale={scale}, bg_window={bg_window} and sim_dim={sim_dim} must be positive"

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fewshot_seg.errors import OptionError, did_you_mean
+from fewshot_seg.errors import check_choice
 from fewshot_seg.functional import area_average
 from fewshot_seg.interfaces import Privileged
 from fewshot_seg.registry import Registry
@@ -26,8 +26,8 @@ class LabelEncoder(nn.Module):
 
     def __init__(self, *, dim: int, label_encoder: str, label_input: str) -> None:
         super().__init__()
-        choose("label_encoder", label_encoder, KINDS)
-        choose("label_input", label_input, INPUTS)
+        check_choice("label_encoder", label_encoder, KINDS)
+        check_choice("label_input", label_input, INPUTS)
         self.with_image = label_input == "mask+image"
         self.tiled = label_encoder != "light"
         if self.tiled:
@@ -76,12 +76,3 @@ class LabelDecoder(nn.Module):
         """Binary cross-entropy with the area-averaged mask, nats per cell."""
         target = area_average(masks, (RECONSTRUCTION, RECONSTRUCTION))
         return F.binary_cross_entropy_with_logits(self(z).float(), target)
-
-
-def choose(option: str, value: object, allowed: tuple[object, ...]) -> None:
-    """Raise OptionError unless `value` is one of `allowed`."""
-    if value not in allowed or isinstance(value, bool):
-        words = [str(item) for item in allowed]
-        raise OptionError(
-            f"{option}={value!r} is not one of {', '.join(words)}{did_you_mean(str(value), words)}"
-        )

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fewshot_seg.episode import Features
-from fewshot_seg.errors import OptionError
+from fewshot_seg.errors import OptionError, check_choice
 from fewshot_seg.functional import area_average, full_precision
 from fewshot_seg.interfaces import Latent, Privileged
 from fewshot_seg_apscl.gaussian import (
@@ -16,7 +16,7 @@ from fewshot_seg_apscl.gaussian import (
     divergence,
     to_gaussian,
 )
-from fewshot_seg_apscl.label_encoder import LabelDecoder, LabelEncoder, choose
+from fewshot_seg_apscl.label_encoder import LabelDecoder, LabelEncoder
 
 
 class GaussianBlock(nn.Module):
@@ -95,11 +95,11 @@ class AnatomicalPrior(nn.Module):
         eval_seed: int = 0,
     ) -> None:
         super().__init__()
-        choose("latent_source", latent_source, ("prior", "posterior"))
-        choose("prior_condition", prior_condition, ("image", "support_mask"))
-        choose("kl_dir", kl_dir, ("image_label", "label_image"))
-        choose("kl_reduction", kl_reduction, ("sum", "mean"))
-        choose("eval_latent", eval_latent, ("mean", "sample"))
+        check_choice("latent_source", latent_source, ("prior", "posterior"))
+        check_choice("prior_condition", prior_condition, ("image", "support_mask"))
+        check_choice("kl_dir", kl_dir, ("image_label", "label_image"))
+        check_choice("kl_reduction", kl_reduction, ("sum", "mean"))
+        check_choice("eval_latent", eval_latent, ("mean", "sample"))
         _check_pool(prior_pool)
         _check_numbers(latent, hidden, eval_samples, num_samples, kl_balance, free_bits)
         if eval_samples > 1 and eval_latent == "mean":

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fewshot_seg.errors import OptionError, did_you_mean
+from fewshot_seg.errors import OptionError, check_choice
 from fewshot_seg.functional import (
     area_average,
     cosine_maps,
@@ -41,8 +41,8 @@ class Cosine(nn.Module):
         eps: float = 1e-8,
     ) -> None:
         super().__init__()
-        _choose("pool_at", pool_at, ("mask", "feature"))
-        _choose("mask_resize", mask_resize, ("area", "bilinear"))
+        check_choice("pool_at", pool_at, ("mask", "feature"))
+        check_choice("mask_resize", mask_resize, ("area", "bilinear"))
         if scale <= 0 or eps <= 0:
             raise OptionError(f"scale={scale} and eps={eps} must be positive")
         self.scale, self.pool_at, self.mask_resize, self.eps = scale, pool_at, mask_resize, eps
@@ -75,10 +75,3 @@ class Cosine(nn.Module):
             return masked_average(resize(maps, (masks.shape[-2], masks.shape[-1])), masks)
         small = area_average(masks, grid) if self.mask_resize == "area" else resize(masks, grid)
         return masked_average(maps, small)
-
-
-def _choose(option: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise OptionError(
-            f"{option}={value!r} is not one of {', '.join(allowed)}{did_you_mean(value, allowed)}"
-        )
