@@ -122,7 +122,7 @@ class Registry:
         """The options that `name` takes, as its signature spells them."""
         return inspect.signature(self.factory(name)).parameters
 
-    def build(self, name: str, **options: Any) -> Any:
+    def build(self, name: str, /, **options: Any) -> Any:
         """Make the part. Raises OptionError for an option that it does not have."""
         factory = self.factory(name)
         self.check_options(name, options)

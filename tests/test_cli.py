@@ -136,6 +136,16 @@ def test_train_evaluate_segment_in_a_row(runs: Path, scans: Path, tmp_path: Path
     assert "missing.nii.gz does not exist" in found.output
 
 
+def test_a_device_that_is_not_there_is_named(runs: Path, scans: Path, tmp_path: Path) -> None:
+    told = _run(
+        *("segment", "--checkpoint", runs / "fold0_liver", "--device", "nonsense"),
+        *("--support", scans / "image_3.nii.gz", "--label", scans / "label_3.nii.gz"),
+        *("--out", tmp_path / "seg", scans / "image_1.nii.gz"),
+    )
+    assert told.exit_code == 2
+    assert "there is no device 'nonsense'; say cpu" in told.stderr
+
+
 def test_a_finished_training_is_not_repeated(runs: Path, scans: Path) -> None:
     path = runs / "fold0_liver" / "final.safetensors"
     before = path.stat().st_mtime_ns

@@ -7,7 +7,7 @@ import torch
 
 from fewshot_seg.checkpoint import load_method, read_header
 from fewshot_seg.data.intensity import Intensity
-from fewshot_seg.errors import CheckpointError
+from fewshot_seg.errors import CheckpointError, OptionError
 from fewshot_seg.experiment.notes import checkpoint_path
 from fewshot_seg.inference import DEFAULT, SegmentationReport, segment_scans
 from fewshot_seg.inference.run import Labelled
@@ -32,7 +32,8 @@ def segment_with_checkpoint(
     size: as trained unless given; a checkpoint without notes needs it.
     device: a GPU where there is one unless given.
     Class names are those that the method was trained with, for the ids that it knew.
-    Raises CheckpointError, and what `segment_scans` raises.
+    Raises CheckpointError, OptionError for a device that there is not, and what `segment_scans`
+    raises.
     """
     path = checkpoint_path(checkpoint)
     notes = read_header(path).notes
@@ -41,7 +42,7 @@ def segment_with_checkpoint(
     height, width = (
         notes["size"] if size is None else (size, size) if isinstance(size, int) else size
     )
-    where = torch.device(choose_accelerator("auto") if device is None else device)
+    where = _device(device)
     return segment_scans(
         load_method(path, device=where),  # type: ignore[arg-type]  # build has checked its role
         support,
@@ -55,3 +56,13 @@ def segment_with_checkpoint(
         batch=batch,
         on_scan=on_scan,
     )
+
+
+def _device(wanted: torch.device | str | None) -> torch.device:
+    try:
+        device = torch.device(choose_accelerator("auto") if wanted is None else wanted)
+    except RuntimeError as error:
+        raise OptionError(f"there is no device '{wanted}'; say cpu, cuda or cuda:1") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise OptionError(f"device '{wanted}' was asked for, but torch finds no GPU here; say cpu")
+    return device

@@ -31,8 +31,7 @@ def open_dataset(source: str, **options: Any) -> Dataset:
             f"Data sets by name: {', '.join(known)}."
         )
     try:
-        registry.check_options(name, given)  # not registry.build: an option may be called "name"
-        dataset: Dataset = registry.factory(name)(**given)
+        dataset: Dataset = registry.build(name, **given)
     except ValueError as error:
         if isinstance(error, DataError):
             raise
