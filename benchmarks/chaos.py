@@ -4,9 +4,9 @@
     python benchmarks/chaos.py --data ... --out runs/chaos --methods apscl --organs "right kidney"
 
 Every run is resumable: the same command goes on where it was stopped, and finished runs are only
-tested again, so organs can be trained side by side and tabulated together afterwards. Training settings are the
-same for every method (`TRAINING`, `EPISODES`), so the recipe's own optimiser is not used; `copy`
-needs no training. The table names the protocol; the figures go to benchmarks/results.
+tested again, so organs can be trained side by side and tabulated together afterwards. Training
+settings are the same for every method (`TRAINING`, `CHANGES`), so the recipe's own optimiser is not
+used; `copy` needs no training. The table names the protocol; figures go to benchmarks/results.
 """
 
 import json
