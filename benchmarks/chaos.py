@@ -19,6 +19,7 @@ import torch
 import typer
 from rich.console import Console
 
+from fewshot_seg.cli.values import parse_settings
 from fewshot_seg.data.folder import open_folder
 from fewshot_seg.evaluation import Results
 from fewshot_seg.experiment import (
@@ -60,9 +61,14 @@ def main(
     threads: int = 2,
     augmentation: str = "field",
     pseudo: Annotated[float, typer.Option(help="share of superpixel episodes")] = 0.5,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="change every recipe: scale=10; repeatable"),
+    ] = None,
 ) -> None:
     """Train, test and tabulate."""
     torch.set_num_threads(threads)
+    changes = parse_settings(settings or [])
     dataset = open_folder(root=data)
     console = Console()
     chosen = [organ.strip() for organ in organs.split(",")]
@@ -80,7 +86,7 @@ def main(
             start = time.process_time()
             train_fold(
                 dataset,
-                resolve_recipe(method, {**CHANGES, **OWN.get(method, {})}),
+                resolve_recipe(method, {**CHANGES, **OWN.get(method, {}), **changes}),
                 novel=organ,
                 out=run,
                 fold=fold,

@@ -21,6 +21,7 @@ def run(*command: str | Path, cwd: Path | None = None) -> str:
         env=environment,
         capture_output=True,
         text=True,
+        encoding="utf-8",
         timeout=600,
         check=False,
     )
