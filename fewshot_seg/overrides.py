@@ -62,13 +62,13 @@ class Resolved:
 def apply(recipe: Recipe, overrides: Mapping[str, Any]) -> Resolved:
     """Raises OptionError for an override that fits nothing, or fits several parts."""
     resolved = Resolved(recipe)
-    for key in sorted(overrides, key=lambda key: (key not in SLOTS, overrides_order(key))):
+    for key in sorted(overrides, key=_turn):
         resolved.recipe = _apply_one(resolved, key, overrides[key])
     return resolved
 
 
-def overrides_order(key: str) -> int:
-    """Slots in their own order and before options, so that options meet the swapped parts."""
+def _turn(key: str) -> int:
+    """Slots come before options, so that options meet the swapped parts."""
     return SLOTS.index(key) if key in SLOTS else len(SLOTS)
 
 

@@ -10,14 +10,14 @@ from fewshot_seg.data.intensity import Intensity, fit_intensity
 from fewshot_seg.data.prepare import PreparedScan, prepare
 from fewshot_seg.data.scan import Dataset
 from fewshot_seg.data.settings import check_setting, class_ids
-from fewshot_seg.errors import DataError, OptionError
+from fewshot_seg.errors import OptionError
 from fewshot_seg.evaluation.fold import evaluate_fold
 from fewshot_seg.evaluation.matching import get_matching
 from fewshot_seg.evaluation.modes import device_of
 from fewshot_seg.evaluation.protocol import Protocol
 from fewshot_seg.evaluation.provenance import provenance
 from fewshot_seg.evaluation.results import Results
-from fewshot_seg.evaluation.scores import FoldScores
+from fewshot_seg.evaluation.scores import FoldScores, require_rows
 from fewshot_seg.interfaces import Method
 
 MakeMethod = Callable[[Fold, str], Method]
@@ -105,7 +105,7 @@ def cross_validate(
             scores += found
             if on_scores is not None:
                 on_scores(found)
-    _require_rows(scores, dataset)
+    require_rows(scores, dataset.name)
     return Results(protocol, scores, name, provenance(used))
 
 
@@ -146,15 +146,3 @@ def _loader(
         return prepare(dataset.load(scan_id), size=size, intensity=known, channels=channels)
 
     return load
-
-
-def _require_rows(scores: FoldScores, dataset: Dataset) -> None:
-    if scores.rows:
-        return
-    if scores.failures:
-        first = scores.failures[0]
-        raise DataError(
-            f"no scan of {dataset.name} could be scored ({len(scores.failures)} failures); "
-            f"the first: {first.class_name} in scan {first.scan_id}: {first.reason}"
-        )
-    raise DataError(f"no query scan of {dataset.name} shows any of the classes asked for")

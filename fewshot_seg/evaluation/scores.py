@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from fewshot_seg.errors import DataError
+
 
 @dataclass(frozen=True, kw_only=True)
 class ScanScore:
@@ -62,3 +64,16 @@ class FoldScores:
             self.failures + other.failures,
             self.skipped + other.skipped,
         )
+
+
+def require_rows(scores: FoldScores, dataset: str) -> None:
+    """Raise DataError, with the first reason, when no scan of `dataset` could be scored."""
+    if scores.rows:
+        return
+    if scores.failures:
+        first = scores.failures[0]
+        raise DataError(
+            f"no scan of {dataset} could be scored ({len(scores.failures)} failures); "
+            f"the first: {first.class_name} in scan {first.scan_id}: {first.reason}"
+        )
+    raise DataError(f"no query scan of {dataset} shows any of the classes asked for")

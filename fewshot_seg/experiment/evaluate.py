@@ -24,6 +24,7 @@ from fewshot_seg.evaluation import (
     provenance,
 )
 from fewshot_seg.evaluation.modes import device_of
+from fewshot_seg.evaluation.scores import require_rows
 from fewshot_seg.experiment.notes import RunNotes, checkpoint_path, find_runs, read_notes
 from fewshot_seg.experiment.train import choose_fold, fresh_method
 from fewshot_seg.inference import channels_of
@@ -88,7 +89,7 @@ def evaluate_runs(
             on_scores(found.scores)
         results = found if results is None else _joined(results, found, path)
     assert results is not None
-    _require_rows(results, dataset)
+    require_rows(results.scores, dataset.name)
     return results
 
 
@@ -116,7 +117,7 @@ def evaluate_untrained(
         surface=surface,
         name=name,
     )
-    _require_rows(found, dataset)
+    require_rows(found.scores, dataset.name)
     return found
 
 
@@ -190,7 +191,7 @@ def evaluate_unlearned(
         results = found if results is None else results.merge(found)
     if results is None:
         raise OptionError("no fold was asked for")
-    _require_rows(results, dataset)
+    require_rows(results.scores, dataset.name)
     return results
 
 
@@ -281,15 +282,3 @@ def _nothing_chosen(checkpoints: Sequence[Path]) -> str:
         notes = read_notes(checkpoint_path(path))
         there.append(f"fold {notes.fold} without {', '.join(notes.novel_names)}")
     return f"no run has the folds and classes asked for; there are: {'; '.join(there)}"
-
-
-def _require_rows(results: Results, dataset: Dataset) -> None:
-    if results.rows:
-        return
-    if results.failures:
-        first = results.failures[0]
-        raise DataError(
-            f"no scan of {dataset.name} could be scored; the first failure: {first.class_name} in "
-            f"scan {first.scan_id}: {first.reason}"
-        )
-    raise DataError(f"no test scan of {dataset.name} shows any of the classes held out")
