@@ -1,12 +1,20 @@
 """Errors as one plain line, and where output goes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import wraps
 from typing import ParamSpec
 
 import typer
 from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 from fewshot_seg.errors import FewshotSegError
@@ -55,6 +63,21 @@ def guarded(resume: str) -> Callable[[Callable[P, None]], Callable[P, None]]:
         return run
 
     return decorate
+
+
+@contextmanager
+def counting(what: str, total: int) -> Iterator[Callable[[object], None]]:
+    """A bar with the time left on a terminal; yields what to call after each piece of work."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    console = err()
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda _: progress.advance(task)
 
 
 def _say(message: str, style: str) -> None:

@@ -144,12 +144,13 @@ def evaluate(
         bool, typer.Option(help="Also measure HD95 and ASSD, which takes longer.")
     ] = True,
     size: Size = 256,
+    n_folds: Annotated[int, typer.Option(help="Folds the scans are cut in.", min=1)] = 5,
     window: Window = None,
     data_option: DataOptions = None,
 ) -> None:
     """Test runs on the scans and classes that they did not see.
 
-    --size and --window are for --method; runs know their own.
+    --size, --n-folds and --window are for --method; runs know their own.
 
     [bold]Example[/]  fewshot-seg evaluate runs --data my-scans --novel liver
     """
@@ -173,6 +174,7 @@ def evaluate(
             novel=novel,
             surface=surface,
             size=size,
+            n_folds=n_folds,
             window=window,
         )
     results.to_json(folder / "results.json")

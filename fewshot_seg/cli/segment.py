@@ -4,9 +4,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.text import Text
 
-from fewshot_seg.cli.console import INCOMPLETE, err, guarded, out
+from fewshot_seg.cli.console import INCOMPLETE, counting, guarded, out
 
 
 @guarded("label files written so far are complete; start the same command again for the rest")
@@ -59,18 +58,19 @@ def segment(
             f"{len(support)} --support and {len(label)} --label were given; "
             "each labelled scan needs both"
         )
-    report = segment_with_checkpoint(
-        checkpoint,
-        list(zip(support, label)),
-        scans,
-        out=folder,
-        classes=[int(one) if one.isdecimal() else one for one in classes] if classes else None,
-        matching=matching,
-        size=size,
-        batch=batch,
-        device=device,
-        on_scan=lambda path: err().print(Text(f"done: {path}"), soft_wrap=True),
-    )
+    with counting("segmenting", len(scans)) as advance:
+        report = segment_with_checkpoint(
+            checkpoint,
+            list(zip(support, label)),
+            scans,
+            out=folder,
+            classes=[int(one) if one.isdecimal() else one for one in classes] if classes else None,
+            matching=matching,
+            size=size,
+            batch=batch,
+            device=device,
+            on_scan=advance,
+        )
     out().print(report.table())
     if not report.ok:
         raise typer.Exit(INCOMPLETE)
