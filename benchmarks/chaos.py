@@ -1,12 +1,19 @@
-"""Leave one organ out on CHAOS T2: Dice of each novel organ for several methods, at equal budget.
+"""All methods on one test bed: Dice on the real CHAOS T2 scans at equal budget.
 
     python benchmarks/chaos.py --data path/to/chaos_MR_T2_normalized --out runs/chaos
     python benchmarks/chaos.py --data ... --out runs/chaos --methods apscl --organs "right kidney"
+    python benchmarks/chaos.py --data ... --out runs/selfsup --protocol setting1
+
+Protocol "leave_one_organ" trains each method once for each organ, without that organ's labels, on
+the same episodes: half of them from labels of the other organs, half from superpixels. Protocol
+"setting1" trains once, without any label, as ALPNet, SRNet, LVQM (superpixels) and ADNet
+(supervoxels) were. Encoder, training settings and loss weights are the same for every method
+(`TRAINING`, `CHANGES`), so the recipes' own are not used; whole networks have a width that brings
+their step near that of the others (`OWN`). `copy` needs no training.
 
 Every run is resumable: the same command goes on where it was stopped, and finished runs are only
-tested again, so organs can be trained side by side and tabulated together afterwards. Training
-settings are the same for every method (`TRAINING`, `CHANGES`), so the recipe's own optimiser is not
-used; `copy` needs no training. The table names the protocol; figures go to benchmarks/results.
+tested again, so organs can be trained side by side and tabulated together afterwards. The table
+names the protocol; figures go to benchmarks/results.
 """
 
 import json
@@ -21,6 +28,7 @@ from rich.console import Console
 
 from fewshot_seg.cli.values import parse_settings
 from fewshot_seg.data.folder import open_folder
+from fewshot_seg.errors import check_choice
 from fewshot_seg.evaluation import Results
 from fewshot_seg.experiment import (
     augmentation_named,
@@ -43,24 +51,40 @@ TRAINING: dict[str, Any] = {
     "checkpoint_every": 250,
 }
 CHANGES: dict[str, Any] = {"encoder": "resnet18", "ce_weights": [0.3, 1.0]}
-"""The same for every method; all else is the recipe's."""
-OWN: dict[str, dict[str, Any]] = {"apscl": {"bg": "grid"}}
+"""The same for every method made of parts; all else is the recipe's."""
+OWN: dict[str, dict[str, Any]] = {
+    "apscl": {"bg": "grid"},
+    "senet": {"segmenter_width": 32, "conditioner_width": 16},
+    "rpnet": {"encoder": {"name": "unet", "width": 16}},
+    "gcn_de": {"width_divisor": 2},
+    "aas_dcl": {"width": 8},
+}
 """Options that only one method has."""
+WHOLE = ("senet", "rpnet", "gcn_de", "aas_dcl")
+"""Whole networks: they have their own encoder and losses."""
+TABLE = (
+    "senet", "panet", "alpnet", "poissonseg", "rpnet", "gcn_de", "srnet", "aas_dcl", "adnet",
+    "lvqm", "apscl", "copy",
+)  # fmt: skip
 ORGANS = ("liver", "right kidney", "left kidney", "spleen")
+SELF_SUPERVISED = ("alpnet", "srnet", "lvqm", "adnet")
+PROTOCOLS = ("leave_one_organ", "setting1")
 
 
 def main(
     data: Annotated[Path, typer.Option(help="the folder chaos_MR_T2_normalized")],
     out: Annotated[Path, typer.Option(help="run folders and tables")],
-    methods: Annotated[str, typer.Option(help="of apscl, panet, copy")] = "apscl,panet,copy",
+    methods: Annotated[str, typer.Option(help="comma separated; all unless given")] = "",
     organs: Annotated[str, typer.Option(help="comma separated")] = ",".join(ORGANS),
-    steps: Annotated[int, typer.Option(help="optimiser steps of two episodes")] = 1200,
+    protocol: Annotated[str, typer.Option(help="leave_one_organ or setting1")] = PROTOCOLS[0],
+    steps: Annotated[int, typer.Option(help="optimiser steps of two episodes")] = 600,
     fold: int = 0,
     size: int = 128,
     seed: int = 0,
     threads: int = 2,
     augmentation: str = "field",
     pseudo: Annotated[float, typer.Option(help="share of superpixel episodes")] = 0.5,
+    surface: Annotated[bool, typer.Option(help="also HD95 and ASSD, which takes longer")] = False,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", help="change every recipe: scale=10; repeatable"),
@@ -68,41 +92,51 @@ def main(
 ) -> None:
     """Train, test and tabulate."""
     torch.set_num_threads(threads)
+    check_choice("protocol", protocol, PROTOCOLS)
+    alone = protocol == "setting1"
     changes = parse_settings(settings or [])
     dataset = open_folder(root=data)
     console = Console()
     chosen = [organ.strip() for organ in organs.split(",")]
+    names = methods or ",".join(SELF_SUPERVISED if alone else TABLE)
     tables: list[Results] = []
     seconds: dict[str, float] = {}
-    for method in (name.strip() for name in methods.split(",")):
+    for method in (name.strip() for name in names.split(",")):
         if method == "copy":
             tables.append(
-                evaluate_unlearned("copy", dataset, folds=[fold], novel=chosen, size=size)
+                evaluate_unlearned(
+                    "copy", dataset, folds=[fold], novel=chosen, size=size, surface=surface
+                )
             )
             continue
+        shared = {} if method in WHOLE else CHANGES
+        recipe = resolve_recipe(method, {**shared, **OWN.get(method, {}), **changes})
+        episodes = {} if alone else {"source": "supervised", "n_way": 1, "shared": False}
+        if not alone:
+            episodes |= {"pseudo": pseudo, "min_pixels": 10}
         runs = []
-        for organ in chosen:
-            run = out / method / run_name(fold, [organ])
+        for held_out in [chosen] if alone else [[organ] for organ in chosen]:
+            run = out / method / run_name(fold, held_out)
             start = time.process_time()
             train_fold(
                 dataset,
-                resolve_recipe(method, {**CHANGES, **OWN.get(method, {}), **changes}),
-                novel=organ,
+                recipe,
+                novel=held_out,
                 out=run,
                 fold=fold,
+                setting=protocol,
                 size=size,
                 seed=seed,
                 training={**TRAINING, "steps": steps},
                 augmentation=augmentation_named(augmentation),
-                pseudo=pseudo,
-                min_pixels=10,
+                episodes=episodes,
             )
-            seconds[f"{method}, {organ}"] = time.process_time() - start
+            seconds[f"{method}, {'+'.join(held_out)}"] = time.process_time() - start
             runs.append(run)
-            found = evaluate_runs([run], dataset)
+            found = evaluate_runs([run], dataset, surface=surface)
             console.print(found.table())
             (run / "results.md").write_text(_line(found) + "\n", encoding="utf-8")
-        tables.append(evaluate_runs(runs, dataset))
+        tables.append(evaluate_runs(runs, dataset, surface=surface))
     for found in tables:
         console.print(found.table())
         found.to_json(out / f"{found.name}.json")

@@ -10,6 +10,7 @@ from torch import nn
 
 from fewshot_seg import interfaces, overrides
 from fewshot_seg.errors import PluginError, RecipeError
+from fewshot_seg.needs import needs_of
 from fewshot_seg.overrides import CONTEXT, Resolved
 from fewshot_seg.pipeline import Pipeline
 from fewshot_seg.recipe import CUSTOM, Part, Recipe
@@ -40,6 +41,7 @@ def build(method: str | Recipe | Path, **changes: Any) -> nn.Module:
     resolved = overrides.apply(recipe_of(method), changes)
     recipe = resolved.recipe
     model = _pipeline(resolved) if recipe.is_pipeline else _whole(recipe)
+    needs_of(model)  # a need that nobody provides shows here, not in the first step
     model.recipe = recipe  # type: ignore[assignment]
     return model
 
@@ -53,7 +55,11 @@ def recipe_of(method: str | Recipe | Path) -> Recipe:
     registry = Registry("method")
     factory = registry.factory(method)
     if inspect.isclass(factory):
-        return Recipe(method)
+        return Recipe(
+            method,
+            training=dict(getattr(factory, "TRAINING", {})),
+            episodes=dict(getattr(factory, "EPISODES", {})),
+        )
     made = factory()
     if not isinstance(made, Recipe):
         raise PluginError(
@@ -81,6 +87,7 @@ def _pipeline(resolved: Resolved) -> Pipeline:
         context["latent"] = prior.latent
     enrichment = _part(resolved, "enrichment", recipe.enrichment, context)
     decoder = _part(resolved, "decoder", recipe.decoder, context)
+    _check_unlabelled(recipe, decoder)
     contrastives: dict[str, Any] = {}
     for part in recipe.contrastive:
         if part.name in contrastives:
@@ -95,6 +102,19 @@ def _pipeline(resolved: Resolved) -> Pipeline:
         weights=recipe.weights,
         ce_weights=recipe.options.get("ce_weights"),
     )
+
+
+def _check_unlabelled(recipe: Recipe, decoder: Any) -> None:
+    if "unlabelled" not in getattr(decoder, "needs", ()):
+        return
+    for slot, part in (("prior", recipe.prior), ("enrichment", recipe.enrichment)):
+        if part is not None:
+            assert recipe.decoder is not None
+            raise RecipeError(
+                f"decoder '{recipe.decoder.name}' with unlabelled images cannot be combined with "
+                f"{slot} '{part.name}', which changes only the maps of support and query: leave "
+                f"the {slot} out, or set decoder.unlabelled=False"
+            )
 
 
 def _encoder(resolved: Resolved, part: Part, context: dict[str, Any]) -> Any:

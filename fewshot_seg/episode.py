@@ -29,12 +29,15 @@ class Support:
     masks: 1 on the way's class, 0 elsewhere; soft values are allowed.
     background_masks: 1 where none of the episode's classes is; None means `1 - masks`, which is
         right whenever only the way's own class is annotated in its image.
+    unlabelled: further images without labels, for methods that learn from the task's own scans
+        (transductive ones); None for all others.
     Raises ValueError when sizes disagree.
     """
 
     images: Float[Tensor, "batch way shot channel height width"]
     masks: Float[Tensor, "batch way shot height width"]
     background_masks: Float[Tensor, "batch way shot height width"] | None = None
+    unlabelled: Float[Tensor, "batch unlabelled channel height width"] | None = None
 
     def __post_init__(self) -> None:
         if self.images.ndim != 6:
@@ -48,6 +51,13 @@ class Support:
                 raise ValueError(
                     f"support {name} have shape {tuple(masks.shape)} "
                     f"but the support images ask for {expected}"
+                )
+        if self.unlabelled is not None:
+            got, one = tuple(self.unlabelled.shape), tuple(self.images.shape[3:])
+            if len(got) != 5 or got[0] != self.images.shape[0] or got[2:] != one:
+                raise ValueError(
+                    f"unlabelled images have shape {got} but the support images ask for "
+                    f"{(self.images.shape[0], 'any number', *one)}"
                 )
 
     @property
@@ -71,7 +81,8 @@ class Episode:
     query_labels: 0 background, k the k-th way, 255 not scored; None at test.
     classes: the data set's class id of every way; None when unknown. Only contrastive terms that
         compare several episodes read it.
-    extras: further named tensors that some methods need, each with a leading batch axis.
+    extras: further named tensors that some methods need, each with a leading batch axis; see
+        `fewshot_seg.needs` for their names and shapes.
     Raises ValueError when support and query disagree in batch, channels or size.
     """
 
@@ -125,6 +136,7 @@ class Episode:
             function(self.support.images),
             function(self.support.masks),
             _maybe(function, self.support.background_masks),
+            _maybe(function, self.support.unlabelled),
         )
         return Episode(
             support,
@@ -150,7 +162,8 @@ def _maybe(function: Callable[[Tensor], Tensor], tensor: Tensor | None) -> Tenso
 def collate(episodes: list[Episode]) -> Episode:
     """Join episodes of equal shape along the batch axis.
 
-    Raises ValueError when some carry labels, classes, background masks or extras and others not.
+    Raises ValueError when some carry labels, classes, background masks, unlabelled images or extras
+    and others not.
     """
 
     def join(tensors: list[Tensor | None], name: str) -> Tensor | None:
@@ -175,6 +188,7 @@ def collate(episodes: list[Episode]) -> Episode:
             need([s.images for s in supports], "support images"),
             need([s.masks for s in supports], "support masks"),
             join([s.background_masks for s in supports], "background masks"),
+            join([s.unlabelled for s in supports], "unlabelled images"),
         ),
         need([e.query_images for e in episodes], "query images"),
         join([e.query_labels for e in episodes], "query labels"),

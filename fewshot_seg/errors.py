@@ -28,6 +28,10 @@ class DataError(FewshotSegError, ValueError):
     """A file or folder that cannot be used; the message names the file and the remedy."""
 
 
+class EpisodeError(FewshotSegError, ValueError):
+    """An episode that lacks something the method needs; the message says who provides it."""
+
+
 class CheckpointError(FewshotSegError, ValueError):
     """A checkpoint that is damaged or belongs to something else."""
 

@@ -1,14 +1,14 @@
 """Stateless tensor operations that several methods share. All are differentiable and batched."""
 
 import math
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from fewshot_seg.episode import IGNORE
 
@@ -21,6 +21,18 @@ EMPTY = 1e-4
 def full_precision(tensor: Tensor) -> AbstractContextManager[None]:
     """No autocast inside: cosines, softmax over prototypes and KL lose too much in 16 bits."""
     return torch.autocast(tensor.device.type, enabled=False)
+
+
+@contextmanager
+def settled(module: nn.Module) -> Iterator[None]:
+    """`module` in eval mode inside (batch norm by its running statistics), as it was afterwards."""
+    was = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in was:
+            part.training = training
 
 
 def area_average(

@@ -4,7 +4,7 @@ Shapes are named as in `episode.py`. `forward` is what a module is held against,
 `__call__` types the call.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -51,6 +51,8 @@ class Step:
     decoder: to be called again, on the feature grid or with support and query in other roles.
     samples: how many copies of the step's episodes follow each other along the batch axis, one for
         each latent sample.
+    logits: of the query at image size, averaged over the samples.
+    encode: the encoder, for further images: second views, auxiliary ones.
     """
 
     episode: Episode
@@ -60,6 +62,8 @@ class Step:
     state: Any
     decoder: "Decoder"
     samples: int = 1
+    logits: Float[Tensor, "episode query label height width"] | None = None
+    encode: Callable[[Images], FeatureMaps] | None = None
 
 
 @runtime_checkable
@@ -105,7 +109,8 @@ class Decoder(Protocol):
 
     `describe` takes masks of any resolution (the decoder brings masks or maps to a common one)
     and works on support or query alike; `forward` returns logits at `size`, background first.
-    The decoder owns scale, upsampling and background.
+    The decoder owns scale, upsampling and background. With "unlabelled" among its `needs`,
+    `describe` is also given `unlabelled`: maps of unlabelled images, or None.
     """
 
     def describe(
@@ -113,6 +118,18 @@ class Decoder(Protocol):
     ) -> Any: ...
     def forward(self, maps: QueryMaps, state: Any, size: tuple[int, int]) -> QueryLogits: ...
     def __call__(self, maps: QueryMaps, state: Any, size: tuple[int, int]) -> QueryLogits: ...
+
+
+@runtime_checkable
+class Learning(Protocol):
+    """A decoder with losses of its own (a learned threshold, intermediate answers).
+
+    In training `learn` is called in place of `forward`, and must give the same logits.
+    """
+
+    def learn(
+        self, features: Features, state: Any, episode: Episode
+    ) -> tuple[QueryLogits, Losses]: ...
 
 
 @runtime_checkable

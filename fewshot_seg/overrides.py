@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from fewshot_seg.errors import OptionError, did_you_mean
-from fewshot_seg.recipe import CUSTOM, SLOTS, Part, Recipe
+from fewshot_seg.recipe import CUSTOM, SLOTS, TABLES, Part, Recipe
 from fewshot_seg.registry import Registry
 
 CONTEXT = {
@@ -22,7 +22,6 @@ CONTEXT = {
 }
 """Argument that `build` fills in -> the slot it comes from."""
 PIPELINE_OPTIONS = ("ce_weights", "image_size", "in_channels")
-TABLES = ("options", "weights", "training")
 
 
 @dataclass
@@ -115,6 +114,12 @@ def _swap(resolved: Resolved, slot: str, value: Any) -> Recipe:
 
 
 def _set_table(recipe: Recipe, table: str, key: str, value: Any) -> Recipe:
+    if table == "weights" and not recipe.is_pipeline:
+        known = ", ".join(Registry("method").options(recipe.method))
+        raise OptionError(
+            f"'{recipe.method}' is a whole network, whose loss weights are options of its own; "
+            f"'weights.{key}' would do nothing. It takes: {known}."
+        )
     if table == "options" and recipe.is_pipeline and key not in PIPELINE_OPTIONS:
         raise OptionError(
             f"a pipeline has no option '{key}'{did_you_mean(key, PIPELINE_OPTIONS)} "
@@ -153,7 +158,7 @@ def _set_by_name(recipe: Recipe, key: str, value: Any) -> Recipe:
     if len(owners) == 1:
         return _replace_part(recipe, owners[0][0], owners[0][1], key, value)
     if owners:
-        dotted = " or ".join(f"'{slot}.{key}'" for slot, _ in owners)
+        dotted = " or ".join(f"'{_address(recipe, slot, part)}.{key}'" for slot, part in owners)
         raise OptionError(f"several parts have an option '{key}'; say {dotted}")
     known = [*SLOTS, *PIPELINE_OPTIONS]
     for slot, part in recipe.parts():
@@ -162,6 +167,12 @@ def _set_by_name(recipe: Recipe, key: str, value: Any) -> Recipe:
         f"method '{recipe.method}' has no hyper-parameter '{key}'{did_you_mean(key, known)} "
         f"It takes: {', '.join(dict.fromkeys(known))}."
     )
+
+
+def _address(recipe: Recipe, slot: str, part: Part) -> str:
+    """How a dotted key names the part."""
+    several = slot == "contrastive" and len(recipe.contrastive) > 1
+    return f"{slot}.{part.name}" if several else slot
 
 
 def _replace_part(recipe: Recipe, slot: str, part: Part, option: str, value: Any) -> Recipe:

@@ -1,13 +1,14 @@
 """Five parts as a method: encoder -> prior -> enrichment -> decoder, and contrastive terms."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fewshot_seg.binary import silence_empty
 from fewshot_seg.episode import Episode, Features, Output, Support
 from fewshot_seg.functional import (
     EMPTY,
@@ -15,21 +16,23 @@ from fewshot_seg.functional import (
     foreground,
     mean_probability_logits,
     segmentation_loss,
+    settled,
 )
 from fewshot_seg.interfaces import (
     Contrastive,
     Decoder,
     Encoder,
     Enrichment,
+    FeatureMaps,
     Images,
     Latent,
+    Learning,
+    Losses,
     Prior,
     Privileged,
     Step,
 )
-
-NEVER = -1e4
-"""Logit of a way without support; far below any other, yet finite in 16 bits."""
+from fewshot_seg.needs import needs_of, require
 
 
 class SupportState(NamedTuple):
@@ -39,6 +42,7 @@ class SupportState(NamedTuple):
     grid_masks: Float[Tensor, "batch way shot rows cols"]
     masks: Float[Tensor, "batch way shot height width"]
     backgrounds: Float[Tensor, "batch way shot height width"]
+    unlabelled: Float[Tensor, "batch unlabelled dim rows cols"] | None = None
 
 
 class Pipeline(nn.Module):
@@ -48,8 +52,9 @@ class Pipeline(nn.Module):
     weights: factor of each loss by name, 1 where not named.
     ce_weights: (background, foreground) weights of the query's cross-entropy; None is unweighted.
 
-    Losses: "ce", and whatever prior and contrastive terms add. Raises ValueError when images do
-    not have the channels of the encoder (one channel is repeated where the encoder wants three).
+    Losses: "ce", and whatever prior, decoder and contrastive terms add. Raises ValueError when
+    images do not have the channels of the encoder (one channel is repeated where the encoder wants
+    three), EpisodeError when an episode lacks what a part needs.
     """
 
     def __init__(
@@ -82,7 +87,7 @@ class Pipeline(nn.Module):
     def encode_support(self, support: Support) -> SupportState:
         """Encode the labelled examples once; `segment` may then be called many times."""
         images = rearrange(support.images, "b w s c h w2 -> (b w s) c h w2")
-        return _state(support, self.encoder(self._channels(images)))
+        return _state(support, self.encode(images), self._encode_unlabelled(support))
 
     def segment(
         self,
@@ -91,17 +96,40 @@ class Pipeline(nn.Module):
     ) -> Float[Tensor, "batch query label height width"]:
         """Logits of the query images by the encoded support."""
         batch = query_images.shape[0]
-        maps = self.encoder(self._channels(rearrange(query_images, "b q c h w -> (b q) c h w")))
+        maps = self.encode(rearrange(query_images, "b q c h w -> (b q) c h w"))
         query = rearrange(maps, "(b q) d r c -> b q d r c", b=batch)
         return self._answer(state, query, (query_images.shape[-2], query_images.shape[-1]))
+
+    def encode(self, images: Images) -> FeatureMaps:
+        """Maps of any images, grey ones repeated to the channels of the encoder."""
+        return self.encoder(self._channels(images))
+
+    def _encode_unlabelled(self, support: Support) -> Tensor | None:
+        """Unlabelled images serve the decoder only: without gradient, and batch statistics alone
+        come from labelled ones."""
+        if not self._wants_unlabelled():
+            return None
+        require(support, "unlabelled", by=type(self.decoder).__name__)
+        assert support.unlabelled is not None
+        with torch.no_grad(), settled(self.encoder):  # type: ignore[arg-type]
+            maps = self.encode(rearrange(support.unlabelled, "b u c h w -> (b u) c h w"))
+        return rearrange(maps, "(b u) d r c -> b u d r c", b=support.images.shape[0])
+
+    def _wants_unlabelled(self) -> bool:
+        return "unlabelled" in getattr(self.decoder, "needs", ())
+
+    def _describe(self, features: Features, state: SupportState) -> Any:
+        more = {"unlabelled": state.unlabelled} if self._wants_unlabelled() else {}
+        return self.decoder.describe(features.support, state.masks, state.backgrounds, **more)
 
     def _encode(self, episode: Episode) -> tuple[SupportState, Tensor]:
         """Support and query in one pass through the encoder."""
         images = _all_images(episode)
-        maps = self.encoder(self._channels(images))
+        maps = self.encode(images)
         batch, n_query = episode.query_images.shape[:2]
         support, query = maps[: -batch * n_query], maps[-batch * n_query :]
-        return _state(episode.support, support), rearrange(
+        unlabelled = self._encode_unlabelled(episode.support)
+        return _state(episode.support, support, unlabelled), rearrange(
             query, "(b q) d r c -> b q d r c", b=batch
         )
 
@@ -131,23 +159,27 @@ class Pipeline(nn.Module):
         features = Features(state.maps, state.grid_masks, query).repeat(samples)
         enriched, _ = self._enrich(features, None)
         many = _repeat_state(state, samples)
-        described = self.decoder.describe(enriched.support, many.masks, many.backgrounds)
+        described = self._describe(enriched, many)
         logits = _join_samples(self.decoder(enriched.query, described, size), samples)
-        unusable = rearrange(_empty(state), "b w -> b 1 w 1 1")
-        ways = logits[:, :, 1:].masked_fill(unusable, NEVER)
-        return torch.cat([logits[:, :, :1], ways], dim=2)
+        return silence_empty(logits, _empty(state))
 
     def _train(self, episode: Episode, state: SupportState, query: Tensor) -> Output:
         assert episode.query_labels is not None
+        for need in needs_of(self):
+            require(episode, need, by=_who_needs(self, need))
         samples = self._samples()
         many = _repeat_state(state, samples)
         task = episode if samples == 1 else episode.map(lambda t: t.repeat(_times(t, samples)))
         before = Features(state.maps, state.grid_masks, query).repeat(samples)
         features, latent = self._enrich(before, _privileged(task))
-        described = self.decoder.describe(features.support, many.masks, many.backgrounds)
-        logits = _join_samples(self.decoder(features.query, described, episode.size), samples)
+        described = self._describe(features, many)
+        answer, own = self._learn(features, described, task)
+        logits = _join_samples(answer, samples)
         losses = {"ce": segmentation_loss(logits, episode.query_labels, self.ce_weights)}
-        step = Step(task, before, features, latent, described, self.decoder, samples)
+        step = Step(
+            task, before, features, latent, described, self.decoder, samples, logits, self.encode
+        )
+        _merge(losses, own, "the decoder")
         _merge(losses, latent.losses, "the prior")
         for name, term in self.contrastives.items():
             _merge(losses, term(step), f"contrastive '{name}'")
@@ -155,8 +187,14 @@ class Pipeline(nn.Module):
             logits, losses, self.weights, _empty(state), diagnostics=dict(latent.diagnostics)
         )
 
+    def _learn(self, features: Features, described: Any, task: Episode) -> tuple[Tensor, Losses]:
+        """The decoder's answer in training, with the losses that only some decoders have."""
+        if isinstance(self.decoder, Learning):
+            return self.decoder.learn(features, described, task)
+        return self.decoder(features.query, described, task.size), {}
 
-def _state(support: Support, maps: Float[Tensor, "image dim rows cols"]) -> SupportState:
+
+def _state(support: Support, maps: FeatureMaps, unlabelled: Tensor | None = None) -> SupportState:
     batch, way, shot = support.images.shape[:3]
     grid = (maps.shape[-2], maps.shape[-1])
     masks = support.masks.to(maps.device)
@@ -165,13 +203,27 @@ def _state(support: Support, maps: Float[Tensor, "image dim rows cols"]) -> Supp
         area_average(masks, grid),
         masks,
         support.backgrounds,
+        unlabelled,
     )
+
+
+def _who_needs(method: nn.Module, need: str) -> str:
+    """The part's class, for a message."""
+    parts = [part for part in method.modules() if need in getattr(part, "needs", ())]
+    return type(parts[0]).__name__
 
 
 def _repeat_state(state: SupportState, times: int) -> SupportState:
     if times == 1:
         return state
-    return SupportState(*(tensor.repeat(_times(tensor, times)) for tensor in state))
+    maps, grid_masks, masks, backgrounds, unlabelled = state
+    return SupportState(
+        maps.repeat(_times(maps, times)),
+        grid_masks.repeat(_times(grid_masks, times)),
+        masks.repeat(_times(masks, times)),
+        backgrounds.repeat(_times(backgrounds, times)),
+        None if unlabelled is None else unlabelled.repeat(_times(unlabelled, times)),
+    )
 
 
 def _times(tensor: Tensor, times: int) -> tuple[int, ...]:

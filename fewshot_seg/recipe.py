@@ -14,6 +14,7 @@ import tomli_w
 from fewshot_seg.errors import RecipeError, did_you_mean
 
 SLOTS = ("encoder", "prior", "enrichment", "contrastive", "decoder")
+TABLES = ("options", "weights", "training", "episodes")
 CUSTOM = "custom"
 """Option of a part that was handed in as a module: the class it came from."""
 
@@ -48,6 +49,7 @@ class Recipe:
     options: of the pipeline (`ce_weights`, `image_size`), or of the whole network.
     weights: loss name -> factor in the total loss; 1 where not named.
     training: defaults for `fewshot_seg.training.TrainConfig`.
+    episodes: defaults for the training episodes, see `fewshot_seg.experiment.EpisodeSettings`.
     """
 
     method: str
@@ -59,6 +61,7 @@ class Recipe:
     options: Mapping[str, Any] = field(default_factory=dict)
     weights: Mapping[str, float] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
+    episodes: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def is_pipeline(self) -> bool:
@@ -89,7 +92,7 @@ class Recipe:
                     table[slot] = [part.to_dict() for part in value]
             elif value is not None:
                 table[slot] = value.to_dict()
-        for name in ("options", "weights", "training"):
+        for name in TABLES:
             if getattr(self, name):
                 table[name] = _plain(getattr(self, name), name)
         return table
@@ -100,7 +103,7 @@ class Recipe:
     @classmethod
     def from_dict(cls, table: Mapping[str, Any]) -> "Recipe":
         """The inverse of `to_dict`. Raises RecipeError for unknown or missing entries."""
-        known = ["method", *SLOTS, "options", "weights", "training"]
+        known = ["method", *SLOTS, *TABLES]
         for key in table:
             if key not in known:
                 raise RecipeError(
@@ -119,7 +122,7 @@ class Recipe:
                 parts[slot] = tuple(Part.from_dict(item, slot) for item in several)
             else:
                 parts[slot] = Part.from_dict(value, slot)
-        for name in ("options", "weights", "training"):
+        for name in TABLES:
             if not isinstance(table.get(name, {}), Mapping):
                 raise RecipeError(f"[{name}] of the recipe must be a table; got {table[name]!r}")
             parts[name] = dict(table.get(name, {}))

@@ -10,10 +10,12 @@ Each check raises AssertionError with a sentence that says what is wrong.
 """
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -24,12 +26,15 @@ from fewshot_seg.interfaces import (
     Decoder,
     Encoder,
     Enrichment,
+    FeatureMaps,
+    Images,
     Latent,
     Method,
     Prior,
     Privileged,
     Step,
 )
+from fewshot_seg.needs import needs_of
 
 TOLERANCE = 1e-4
 
@@ -43,8 +48,12 @@ def make_episode(
     size: tuple[int, int] = (64, 64),
     channels: int = 3,
     seed: int = 0,
+    needs: Collection[str] = (),
 ) -> Episode:
-    """Noise images with a bright or dark disc for each way, whose place varies; labels included."""
+    """Noise images with a bright or dark disc for each way, whose place varies; labels included.
+
+    needs: also give what a method needs of an episode, see `fewshot_seg.needs`.
+    """
     generator = torch.Generator().manual_seed(seed)
     supports, masks = [], []
     for way in range(n_way):
@@ -61,7 +70,7 @@ def make_episode(
             label[disc > 0] = way + 1
         labels.append(label)
     axes = {"w": n_way, "b": batch}
-    return Episode(
+    episode = Episode(
         Support(
             rearrange(torch.stack(supports), "(w b s) c h x -> b w s c h x", **axes),
             rearrange(torch.stack(masks), "(w b s) h x -> b w s h x", **axes),
@@ -70,6 +79,32 @@ def make_episode(
         rearrange(torch.stack(labels), "(b q) h x -> b q h x", b=batch),
         classes=torch.arange(1, batch * n_way + 1).view(batch, n_way),
     )
+    return _with_needs(episode, needs, generator)
+
+
+def _with_needs(episode: Episode, needs: Collection[str], generator: torch.Generator) -> Episode:
+    """Two unlabelled images, two auxiliary ones with four quarters as superpixels, and each image
+    mirrored as its second view."""
+    support, extras = episode.support, dict(episode.extras)
+    batch, channels = episode.query_images.shape[0], episode.query_images.shape[2]
+    height, width = episode.size
+    further = torch.randn(2, batch, 2, channels, height, width, generator=generator)
+    if "unlabelled" in needs:
+        support = replace(support, unlabelled=further[0])
+    if "auxiliary" in needs:
+        rows = (torch.arange(height) >= height // 2).long()
+        cols = (torch.arange(width) >= width // 2).long()
+        quarters = 1 + rows[:, None] + 2 * cols[None]
+        extras["auxiliary_images"] = further[1]
+        extras["auxiliary_masks"] = quarters.expand(batch, 2, height, width).clone()
+        extras["auxiliary_ids"] = torch.randint(1, 5, (batch, 2), generator=generator)
+    if "second_view" in needs:
+        images = torch.cat([support.images.flatten(1, 2), episode.query_images], 1)
+        extras["second_view_images"] = images.flip(-1)
+        mirror = torch.tensor([[-1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])[None]
+        grid = F.affine_grid(mirror, [1, 1, height, width], align_corners=False)
+        extras["second_view_grid"] = grid.expand(*images.shape[:2], height, width, 2).clone()
+    return replace(episode, support=support, extras=extras)
 
 
 def _picture(
@@ -105,7 +140,7 @@ def check_method(
         f"{type(method).__name__} lacks forward, encode_support or segment"
     )
     _check_state(method)
-    episode = make_episode(size=size, channels=channels)
+    episode = make_episode(size=size, channels=channels, needs=needs_of(method))
     _check_training(method, episode)
     _check_test_path(method, episode)
     _check_repeatable(method, episode)
@@ -180,6 +215,7 @@ def _check_test_path(method: nn.Module, episode: Episode) -> None:
         episode.query_images,
         torch.flip(episode.query_labels, (-1,)),
         episode.classes,
+        episode.extras,
     )
     _same(method(wrong).logits, output.logits, "forward with other query labels")
 
@@ -198,7 +234,7 @@ def _check_repeatable(method: nn.Module, episode: Episode) -> None:
     with torch.no_grad():
         first = method(episode).logits
         size, channels = episode.size, episode.query_images.shape[2]
-        method(make_episode(size=size, channels=channels, seed=1))
+        method(make_episode(size=size, channels=channels, seed=1, needs=needs_of(method)))
         _same(method(episode).logits, first, "forward after another episode in eval mode")
 
 
@@ -208,7 +244,8 @@ def _check_masks(method: nn.Module, episode: Episode) -> None:
     support = episode.support
     for name, value in (("an empty", 0.0), ("a full", 1.0)):
         masks = torch.full_like(support.masks, value)
-        task = Episode(Support(support.images, masks), episode.query_images)
+        bare = Support(support.images, masks, unlabelled=support.unlabelled)
+        task = Episode(bare, episode.query_images, extras=episode.extras)
         output = method(task)
         assert torch.isfinite(output.logits).all(), (
             f"{name} support mask gives logits that are not finite"
@@ -229,7 +266,8 @@ def _check_shapes(method: nn.Module, size: tuple[int, int], channels: int) -> No
         {"size": other},
     ]
     for case in cases:
-        episode = make_episode(channels=channels, **{"size": size, **case})
+        wanted = needs_of(method)
+        episode = make_episode(channels=channels, needs=wanted, **{"size": size, **case})
         for training in (True, False):
             twin = copy.deepcopy(method).train(training)
             try:
@@ -268,10 +306,16 @@ def check_encoder(encoder: nn.Module, *, channels: int = 3) -> None:
 
 
 def make_features(
-    *, dim: int, n_way: int = 1, n_shot: int = 1, batch: int = 2, seed: int = 0
+    *,
+    dim: int,
+    n_way: int = 1,
+    n_shot: int = 1,
+    batch: int = 2,
+    seed: int = 0,
+    needs: Collection[str] = (),
 ) -> tuple[Episode, Features]:
     """An episode of 64x64 pixels with random features on an 8x8 grid, for checks of parts."""
-    episode = make_episode(batch=batch, n_way=n_way, n_shot=n_shot, seed=seed)
+    episode = make_episode(batch=batch, n_way=n_way, n_shot=n_shot, seed=seed, needs=needs)
     generator = torch.Generator().manual_seed(seed)
     shape = (batch, n_way, n_shot, dim, 8, 8)
     support = torch.randn(shape, generator=generator)
@@ -332,7 +376,8 @@ def check_decoder(decoder: nn.Module, *, dim: int) -> None:
         episode, features = make_features(dim=dim, n_way=n_way, n_shot=n_shot)
         support = episode.support
         for masks in (support.masks, features.support_masks):
-            state = decoder.describe(features.support, masks, 1 - masks)
+            more = {"unlabelled": features.query} if "unlabelled" in needs_of(decoder) else {}
+            state = decoder.describe(features.support, masks, 1 - masks, **more)
             for size in ((64, 64), (8, 8)):
                 logits = decoder(features.query, state, size)
                 expected = (2, 1, 1 + n_way, *size)
@@ -350,11 +395,16 @@ def check_contrastive(contrastive: nn.Module, decoder: nn.Module, *, dim: int) -
     _check_state(contrastive)
     contrastive.train()
     for n_way, n_shot in ((1, 1), (2, 2)):
-        episode, features = make_features(dim=dim, n_way=n_way, n_shot=n_shot)
+        wanted = needs_of(contrastive)
+        episode, features = make_features(dim=dim, n_way=n_way, n_shot=n_shot, needs=wanted)
         features = features.with_maps(features.maps().requires_grad_())
         state = decoder.describe(features.support, episode.support.masks, None)
+        logits = decoder(features.query, state, episode.size)
+        step = Step(
+            episode, features, features, Latent(), state, decoder, 1, logits, _Averages(dim)
+        )
         try:
-            losses = contrastive(Step(episode, features, features, Latent(), state, decoder))
+            losses = contrastive(step)
         except ValueError as error:
             if n_way == 1:
                 raise
@@ -363,6 +413,18 @@ def check_contrastive(contrastive: nn.Module, decoder: nn.Module, *, dim: int) -
         _check_losses(losses)
         if n_way == 1:
             _check_gradient(contrastive, sum(losses.values(), torch.zeros(())))
+
+
+class _Averages:
+    """Stands for an encoder of stride 8: fixed mixtures of the channels' local means."""
+
+    def __init__(self, dim: int) -> None:
+        self.dim = dim
+
+    def __call__(self, images: Images) -> FeatureMaps:
+        channels = images.shape[1]
+        mix = torch.linspace(-1.0, 1.0, self.dim * channels).reshape(self.dim, channels, 1, 1)
+        return F.conv2d(F.avg_pool2d(images, 8), mix)
 
 
 def _check_gradient(module: nn.Module, value: Any) -> None:

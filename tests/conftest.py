@@ -1,7 +1,7 @@
 """Shape checks over the core and every installed plugin, and the fixtures all tests share."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -27,6 +27,14 @@ import torch  # noqa: E402
 torch.set_num_threads(1)  # tests run side by side, and their tensors are small
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Pseudo-labels of tests stay out of the user's cache folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FEWSHOT_SEG_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

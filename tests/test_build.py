@@ -77,6 +77,11 @@ REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"decoder": {"name": "mutual_guidance", "dim": 8}}, RecipeError, "given dim=8.* dim=16"),
     ({"contrastive": ["align", "align"]}, RecipeError, "'align' stands twice"),
     ({"contrastive": ["align", "spatial"], "contrastive.tau": 1.0}, OptionError, "exactly one"),
+    (
+        {"contrastive": ["align", "self_reference", "class_contrast"], "mask_resize": "area"},
+        OptionError,
+        "'contrastive.self_reference.mask_resize' or 'contrastive.class_contrast.mask_resize'",
+    ),
     ({"in_channels": 1, "encoder.in_channels": 3}, RecipeError, "in_channels"),
     ({"film": "resid"}, OptionError, "did you mean 'residual'"),
     ({"prior_pool": 0}, OptionError, "prior_pool=0 must be"),
@@ -90,6 +95,11 @@ def test_what_cannot_work_is_refused(
 ) -> None:
     with pytest.raises(error, match=message):
         small(**changes)
+
+
+def test_loss_weights_of_a_whole_network_are_its_options() -> None:
+    with pytest.raises(OptionError, match=r"'weights\.dice' would do nothing. It"):
+        build("senet", **{"weights.dice": 2.0})
 
 
 def test_a_module_of_another_size_is_refused() -> None:

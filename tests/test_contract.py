@@ -20,6 +20,16 @@ SMALL = {"name": "timm", "backbone": "test_resnet.r160_in1k", "dim": 32}
 
 METHODS: dict[str, dict[str, Any]] = {
     "copy": {},
+    "senet": {"conditioner_width": 4, "segmenter_width": 6},
+    "rpnet": {
+        "encoder": {"name": "unet", "width": 4},
+        "width": 8,
+        "train_steps": 2,
+        "test_steps": 2,
+        "registration_steps": 2,
+    },
+    "gcn_de": {"width_divisor": 16},
+    "aas_dcl": {"width": 4},
     "apscl_literal": {
         "encoder": SMALL,
         "image_size": 64,
@@ -50,27 +60,33 @@ def test_every_encoder_keeps_the_contract(name: str) -> None:
     check_encoder(Registry("encoder").build(name, **ENCODERS.get(name, {})))
 
 
+CONTEXT = {"dim": 32, "latent": 8, "stride": 8, "grid": (8, 8)}
+"""What `build` fills in from the other parts."""
+
+
+def _part(kind: str, name: str) -> Any:
+    takes = Registry(kind).options(name)
+    own = "latent" if kind == "prior" else ""
+    given = {key: value for key, value in CONTEXT.items() if key in takes and key != own}
+    return Registry(kind).build(name, **given)
+
+
 @pytest.mark.parametrize("name", _ours("prior"))
 def test_every_prior_keeps_the_contract(name: str) -> None:
-    check_prior(Registry("prior").build(name, dim=32), dim=32)
+    check_prior(_part("prior", name), dim=32)
 
 
 @pytest.mark.parametrize("name", _ours("enrichment"))
 def test_every_enrichment_keeps_the_contract(name: str) -> None:
-    check_enrichment(Registry("enrichment").build(name, dim=32, latent=8), dim=32, latent=8)
-
-
-def _with_dim(kind: str, name: str) -> Any:
-    takes = Registry(kind).options(name)
-    return Registry(kind).build(name, **({"dim": 32} if "dim" in takes else {}))
+    check_enrichment(_part("enrichment", name), dim=32, latent=8)
 
 
 @pytest.mark.parametrize("name", _ours("decoder"))
 def test_every_decoder_keeps_the_contract(name: str) -> None:
-    check_decoder(_with_dim("decoder", name), dim=32)
+    check_decoder(_part("decoder", name), dim=32)
 
 
 @pytest.mark.parametrize("decoder", _ours("decoder"))
 @pytest.mark.parametrize("name", _ours("contrastive"))
 def test_every_contrastive_term_works_with_every_decoder(name: str, decoder: str) -> None:
-    check_contrastive(_with_dim("contrastive", name), _with_dim("decoder", decoder), dim=32)
+    check_contrastive(_part("contrastive", name), _part("decoder", decoder), dim=32)

@@ -13,6 +13,7 @@ EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 @pytest.mark.parametrize(
     ("script", "says"),
     [
+        ("all_methods.py", "poissonseg: encoder timm, contrastive consistency, decoder poisson"),
         ("swap_parts.py", "with PANet's alignment"),
         ("train_and_segment.py", "on the organ held out"),
     ],
@@ -33,5 +34,5 @@ def test_examples_run(script: str, says: str, tmp_path: Path) -> None:
 
 
 def test_every_example_is_run() -> None:
-    covered = {"swap_parts.py", "train_and_segment.py"}
+    covered = {"all_methods.py", "swap_parts.py", "train_and_segment.py"}
     assert {path.name for path in EXAMPLES.glob("*.py")} == covered

@@ -227,21 +227,30 @@ def test_the_image_size_reaches_the_parts(recipe: Recipe) -> None:
 def test_superpixel_episodes_are_mixed_in_and_the_protocol_says_so(
     dataset: Phantom, recipe: Recipe, tmp_path: Path
 ) -> None:
-    path = _train(dataset, recipe, tmp_path / "run", pseudo=0.5)
+    path = _train(dataset, recipe, tmp_path / "run", episodes={"pseudo": 0.5})
     record = tomllib.loads((tmp_path / "run" / "run.toml").read_text())["source"]
     assert record["shares"] == [0.5, 0.5]
     assert [one["source"] for one in record["sources"]] == ["supervised", "superpixel"]
-    assert read_notes(path).pseudo == 0.5
+    assert read_notes(path).episodes == "50% of training episodes from superpixels"
     results = evaluate_runs([path], dataset, surface=False)
     assert results.protocol.setting.endswith("50% of training episodes from superpixels")
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"pseudo": 1.0}, "from 0 to below 1; got 1.0"), ({"pseudo": 0.5, "n_way": 2}, "one way")],
+    [
+        ({"pseudo": 1.0}, "from 0 to below 1; got 1.0"),
+        ({"pseudo": 0.5, "n_way": 2}, "one way"),
+        ({"pseudo": 0.5, "source": "superpixel"}, "leave pseudo out"),
+        ({"source": "superpixels"}, "did you mean 'superpixel'"),
+        ({"pseudo_source": "none"}, "superpixel, supervoxel"),
+        ({"n_way": 2, "source": "supervoxel"}, "one way"),
+        ({"n_shot": 0}, "n_shot must be a whole number of 1 or more; got 0"),
+        ({"auxiliaries": 3}, "did you mean 'auxiliary'"),
+    ],
 )
-def test_impossible_superpixel_shares_are_refused(
+def test_impossible_episodes_are_refused(
     dataset: Phantom, recipe: Recipe, tmp_path: Path, options: dict[str, object], message: str
 ) -> None:
     with pytest.raises(OptionError, match=message):
-        _train(dataset, recipe, tmp_path / "run", **options)
+        _train(dataset, recipe, tmp_path / "run", episodes=options)

@@ -1,5 +1,8 @@
 """Superpixels, and the episodes made of them."""
 
+import pickle
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,13 +11,22 @@ import torch
 from scipy import ndimage
 
 from fewshot_seg.data.augment import Augmentation
+from fewshot_seg.data.episodes import SupervisedSource
 from fewshot_seg.data.intensity import Intensity
 from fewshot_seg.data.phantom import abdomen
 from fewshot_seg.data.prepare import PreparedScan, prepare
 from fewshot_seg.data.selfsupervised import MixedSource, SuperpixelSource
-from fewshot_seg.data.superpixels import body_mask, superpixels
-from fewshot_seg.episode import Episode
+from fewshot_seg.data.superpixels import OFFICIAL, body_mask, superpixels
+from fewshot_seg.data.supervoxel_source import SupervoxelSource
+from fewshot_seg.episode import Episode, collate
 from fewshot_seg.errors import DataError, OptionError
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FEWSHOT_SEG_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +53,24 @@ def test_superpixels_are_connected_consecutive_and_inside_the_body(
 def test_min_size_is_in_pixels_of_a_full_slice(scans: list[PreparedScan]) -> None:
     plane = scans[0].images[3, 0].numpy()
     assert superpixels(plane, min_size=100).max() > superpixels(plane, min_size=1600).max()
+
+
+def test_a_size_without_reference_is_taken_as_given(scans: list[PreparedScan]) -> None:
+    plane = scans[0].images[3, 0].numpy()
+    scaled = superpixels(plane, min_size=400, sigma=1.0)
+    given = superpixels(plane, min_size=25, sigma=0.25, reference=None)
+    assert np.array_equal(scaled, given)
+
+
+@pytest.mark.parametrize("modality", ["mr", "ct"])
+def test_regions_equal_the_official_code(golden: Callable[[str], Path], modality: str) -> None:
+    want = np.load(golden("alpnet") / f"superpixels_{modality}.npz")
+    found = superpixels(want["image"], **OFFICIAL, threshold=float(want["body_threshold"]))
+    inside = want["body_mask"] > 0
+    assert np.array_equal(found > 0, inside)  # the segment that the official code loses is kept
+    ours, theirs = found[inside].tolist(), want["felzenszwalb_segments"][inside].tolist()
+    pairs = set(zip(ours, theirs, strict=True))
+    assert len(pairs) == len(set(ours)) == len(set(theirs))
 
 
 def test_an_empty_slice_has_no_superpixel() -> None:
@@ -114,6 +144,54 @@ def test_shots_and_queries_are_further_views(scans: list[PreparedScan]) -> None:
     episode = SuperpixelSource(scans, n_shot=2, n_query=3).episode(0)
     assert episode.support.images.shape[:3] == (1, 1, 2)
     assert episode.query_images.shape[1] == 3
+
+
+def test_the_query_position_is_that_of_the_slice(scans: list[PreparedScan]) -> None:
+    source = SuperpixelSource(scans, augmentation=Augmentation.none(), n_query=2)
+    found = set()
+    for index in range(40):
+        episode = source.episode(index)
+        ((plane,),) = [
+            [z for z in range(6) if torch.equal(scan.images[z], episode.query_images[0, 0])]
+            for scan in scans
+            if any(torch.equal(image, episode.query_images[0, 0]) for image in scan.images)
+        ]
+        assert episode.extras["query_position"].tolist() == [[pytest.approx(plane / 5)] * 2]
+        found.add(plane)
+    assert len(found) >= 4
+    picture = PreparedScan("x", scans[0].images[3:4], None, None, (64, 64), None, {})
+    assert SuperpixelSource([picture]).episode(0).extras["query_position"].item() == 0.5
+
+
+def test_a_source_is_the_same_after_pickling_and_without_a_cache(
+    scans: list[PreparedScan],
+) -> None:
+    source = SuperpixelSource(scans, seed=3)
+    twin = pickle.loads(pickle.dumps(source))
+    for index in range(3):
+        assert same(source.episode(index), twin.episode(index))
+        assert same(
+            source.episode(index), SuperpixelSource(scans, seed=3, cache=None).episode(index)
+        )
+
+
+def test_all_sources_mix_within_a_step(scans: list[PreparedScan]) -> None:
+    source = MixedSource(
+        [
+            (SupervisedSource(scans, classes=[1, 3]), 1.0),
+            (SuperpixelSource(scans), 1.0),
+            (SupervoxelSource(scans), 1.0),
+        ]
+    )
+    joined = collate([source.episode(index) for index in range(12)])
+    assert joined.classes is not None
+    assert (joined.classes > 0).any()
+    assert (joined.classes < 0).any()
+    assert joined.extras["query_position"].shape == (12, 1)
+    twin = pickle.loads(pickle.dumps(source))
+    assert same(source.episode(5), twin.episode(5))
+    kinds = [one["source"] for one in source.describe()["sources"]]
+    assert kinds == ["supervised", "superpixel", "supervoxel"]
 
 
 class Constant:

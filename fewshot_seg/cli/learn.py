@@ -47,7 +47,7 @@ def train(
         typer.Option(
             "--set",
             help="Change the recipe: decoder.scale=10, encoder=resnet18, prior=none, "
-            "training.lr=0.01. Repeatable.",
+            "training.lr=0.01, episodes.auxiliary=2. Repeatable.",
         ),
     ] = None,
     steps: Annotated[
@@ -56,18 +56,31 @@ def train(
     size: Size = 256,
     seed: Annotated[int, typer.Option(help="Of weights and episodes.", min=0)] = 0,
     setting: Annotated[
-        str, typer.Option(help="leave_one_organ, setting1, setting2_any or setting2_all.")
-    ] = "leave_one_organ",
+        str | None,
+        typer.Option(
+            help="leave_one_organ, setting1, setting2_any or setting2_all. Unless given "
+            "leave_one_organ; setting1 for episodes without labels."
+        ),
+    ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            help="Of training episodes: supervised, superpixel or supervoxel (without labels); "
+            "the recipe's unless given."
+        ),
+    ] = None,
     augmentation: Annotated[str, typer.Option(help="field, strong or none.")] = "field",
     pairing: Annotated[
-        str, typer.Option(help="Of training slices: matched or random.")
-    ] = "matched",
+        str | None, typer.Option(help="Of training slices: matched or random.")
+    ] = None,
     pseudo: Annotated[
-        float,
-        typer.Option(help="Share of episodes whose class is a superpixel; needs no labels."),
-    ] = 0.0,
-    n_way: Annotated[int, typer.Option(help="Classes of an episode.", min=1)] = 1,
-    n_shot: Annotated[int, typer.Option(help="Labelled slices of each class.", min=1)] = 1,
+        float | None,
+        typer.Option(help="Share of episodes whose class is a superpixel, beside labelled ones."),
+    ] = None,
+    n_way: Annotated[int | None, typer.Option(help="Classes of an episode.", min=1)] = None,
+    n_shot: Annotated[
+        int | None, typer.Option(help="Labelled slices of each class.", min=1)
+    ] = None,
     n_folds: Annotated[int, typer.Option(help="Folds the scans are cut in.", min=1)] = 5,
     window: Window = None,
     data_option: DataOptions = None,
@@ -93,6 +106,9 @@ def train(
     for group in groups:
         class_ids(dataset.classes, group)  # a misspelt class shows before hours of training
     chosen = augmentation_named(augmentation)
+    given = {"source": source, "pairing": pairing, "pseudo": pseudo, "n_way": n_way,
+             "n_shot": n_shot}  # fmt: skip
+    episodes = {name: value for name, value in given.items() if value is not None}
     for fold in parse_numbers(folds):
         for group in groups:
             run = folder / run_name(fold, group)
@@ -108,10 +124,7 @@ def train(
                 seed=seed,
                 training={} if steps is None else {"steps": steps},
                 augmentation=chosen,
-                pairing=pairing,
-                pseudo=pseudo,
-                n_way=n_way,
-                n_shot=n_shot,
+                episodes=episodes,
                 n_folds=n_folds,
                 window=window,
             )
@@ -143,6 +156,13 @@ def evaluate(
     surface: Annotated[
         bool, typer.Option(help="Also measure HD95 and ASSD, which takes longer.")
     ] = True,
+    unlabelled: Annotated[
+        str,
+        typer.Option(
+            help="For methods that use unlabelled images at test: slices of the train scans, or "
+            "of the query scan."
+        ),
+    ] = "train",
     size: Size = 256,
     n_folds: Annotated[int, typer.Option(help="Folds the scans are cut in.", min=1)] = 5,
     window: Window = None,
@@ -163,7 +183,13 @@ def evaluate(
     numbers = None if folds is None else parse_numbers(folds)
     if method is None:
         results = evaluate_runs(
-            runs or [], dataset, matching=matching, folds=numbers, novel=novel, surface=surface
+            runs or [],
+            dataset,
+            matching=matching,
+            folds=numbers,
+            novel=novel,
+            surface=surface,
+            unlabelled=unlabelled,
         )
     else:
         results = evaluate_unlearned(
@@ -173,6 +199,7 @@ def evaluate(
             folds=numbers,
             novel=novel,
             surface=surface,
+            unlabelled=unlabelled,
             size=size,
             n_folds=n_folds,
             window=window,

@@ -20,6 +20,11 @@ class Slice(NamedTuple):
     scan: PreparedScan
     slice_index: int
 
+    @property
+    def position(self) -> float:
+        """Where in its scan the slice lies, from 0 to 1; 0.5 in a scan of one slice."""
+        return self.scan.position(self.slice_index)
+
 
 def episode_from_slices(
     support: Sequence[Sequence[Slice]],
@@ -28,18 +33,23 @@ def episode_from_slices(
     *,
     augmentation: Augmentation | None = None,
     generator: np.random.Generator | None = None,
+    shared: bool = False,
 ) -> Episode:
     """One episode (batch axis 1).
 
     support: the shots of each way.   query: the slices to segment.   classes: class id of each way.
+    shared: all ways lie on the same slices, and `support` holds those shots once.
     augmentation: changes each slice on its own; needs `generator`.
 
     Query labels are k for the k-th way and 0 elsewhere, or None when a query scan is not
     annotated. With several ways, background masks exclude every class of the episode.
     Raises DataError for a support scan without labels, ValueError for numbers that do not fit.
     """
-    n_way, n_shot = len(support), len(support[0]) if support else 0
-    if n_way != len(classes) or not n_shot or any(len(shots) != n_shot for shots in support):
+    n_way, n_shot = len(classes), len(support[0]) if support else 0
+    fits = len(support) == (1 if shared else n_way) and all(
+        len(shots) == n_shot for shots in support
+    )
+    if not (n_way and n_shot and fits):
         raise ValueError(
             "support needs the same number of slices for each class; got "
             f"{[len(shots) for shots in support]} slices for {len(classes)} classes"
@@ -54,18 +64,23 @@ def episode_from_slices(
     masks = torch.stack([_one_hot(one, classes) for one in slices])
     if augmentation is not None and generator is not None:
         images, masks = augmentation.many(images, masks, generator)
-    split = n_way * n_shot
-    own = masks[:split].reshape(n_way, n_shot, *masks.shape[1:])  # way shot class height width
+    split = len(support) * n_shot
+    shown = images[:split].reshape(1, -1, n_shot, *images.shape[1:])
+    own = masks[:split].reshape(-1, n_shot, *masks.shape[1:])  # way shot class height width
+    if shared:
+        shown = shown.expand(-1, n_way, *shown.shape[2:])
+        own = own.expand(n_way, *own.shape[1:])
     labelled = all(one.scan.labels is not None for one in query)
     return Episode(
         Support(
-            images[:split].reshape(1, n_way, n_shot, *images.shape[1:]),
+            shown,
             torch.stack([own[way, :, way] for way in range(n_way)])[None],
             1 - own.amax(2)[None] if n_way > 1 else None,
         ),
         images[split:][None],
         _labels(masks[split:])[None] if labelled else None,
         torch.tensor([list(classes)]),
+        {"query_position": torch.tensor([[one.position for one in query]])},
     )
 
 

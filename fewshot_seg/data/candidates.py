@@ -53,6 +53,18 @@ class Candidates:
                     thirds[third].setdefault(position, []).append(index)
         return cls(pool, thirds, ranges)
 
+    def shared_with(self, others: Sequence["Candidates"]) -> "Candidates":
+        """The slices that show this class and each of the `others`; thirds are this class's."""
+
+        def both(pool: Mapping[int, Sequence[int]]) -> dict[int, list[int]]:
+            kept = {
+                scan: [one for one in slices if all(one in o.pool.get(scan, ()) for o in others)]
+                for scan, slices in pool.items()
+            }
+            return {scan: slices for scan, slices in kept.items() if slices}
+
+        return Candidates(both(self.pool), [both(third) for third in self.thirds], self.ranges)
+
     @property
     def total(self) -> int:
         """Number of slices over all scans."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import combinations
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -11,7 +12,13 @@ from fewshot_seg.data.augment import Augmentation
 from fewshot_seg.data.candidates import Candidates, Pick
 from fewshot_seg.data.prepare import PreparedScan
 from fewshot_seg.data.settings import kept_slices
-from fewshot_seg.data.source_checks import Task, check_candidates, check_scans
+from fewshot_seg.data.source_checks import (
+    Task,
+    check_candidates,
+    check_scans,
+    check_shared,
+    is_enough,
+)
 from fewshot_seg.episode import Episode
 from fewshot_seg.errors import DataError
 
@@ -47,12 +54,15 @@ class SupervisedSource:
         pixels are background in the slices that stay.
     distinct: so many consecutive episodes (from an index that it divides) have different classes;
         set it to the episodes of a step when a loss compares classes across a step.
+    shared: all ways of a shot lie on the same slice, which shows them all, as does every query
+        slice (multi-class episodes); ways are then drawn from the combinations that occur.
     max_draws: how often an episode is drawn anew when slices find no partner, or when augmentation
         leaves a support mask or a query without foreground.
 
     Ways are drawn uniformly; one of them, also drawn, is shown by every query slice. A slice is
     drawn by scan first, so each patient counts the same.
     `redrawn` counts the draws thrown away in this process; it influences nothing.
+    `extras["query_position"]` says where in its scan each query slice lies, from 0 to 1.
 
     Raises OptionError, UnknownNameError or DataError when no episode could ever be drawn.
     """
@@ -74,10 +84,11 @@ class SupervisedSource:
         setting: str = "setting2_any",
         distinct: int = 1,
         max_draws: int = 100,
+        shared: bool = False,
     ) -> None:
         self.task = Task(
             tuple(classes), n_way, n_shot, n_query, seed, same_scan, pairing, min_pixels,
-            tuple(exclude), setting, distinct, max_draws,
+            tuple(exclude), setting, distinct, max_draws, shared,
         )  # fmt: skip
         check_scans(scans, self.task)
         self.scans = tuple(scans)
@@ -92,6 +103,9 @@ class SupervisedSource:
         }
         for value in classes:
             check_candidates(value, self._candidates[value], scans, self.task)
+        self._shared = self._combinations() if shared else {}
+        if shared:
+            check_shared(self._shared, self.task)
 
     def episode(self, index: int) -> Episode:
         """Episode number `index`. Raises DataError after `max_draws` failed draws."""
@@ -131,8 +145,22 @@ class SupervisedSource:
             found["augmentation"] = {name: _plain(value) for name, value in strengths}
         return found
 
+    def _combinations(self) -> dict[tuple[int, ...], Candidates]:
+        """The classes that slices show together, with those slices."""
+        found = {}
+        for ways in combinations(self.task.classes, self.task.n_way):
+            first, *others = (self._candidates[way] for way in ways)
+            joint = first.shared_with(others)
+            if is_enough(joint, self.task):
+                found[ways] = joint
+        return found
+
     def _ways(self, index: int) -> tuple[int, ...]:
         """Classes of an episode: its part of a shuffle that the `distinct` episodes share."""
+        if self.task.shared:
+            known = list(self._shared)
+            draw = np.random.default_rng([self.task.seed, index, 1])
+            return known[int(draw.integers(len(known)))]
         group, place = divmod(index, self.task.distinct)
         # the third number keeps this stream apart from every episode's own
         shuffle = np.random.default_rng([self.task.seed, group, 1])
@@ -144,7 +172,10 @@ class SupervisedSource:
     ) -> tuple[list[list[Pick]], list[Pick]] | None:
         """Support slices of each way and query slices; None when they do not go together."""
         task = self.task
-        lead = self._candidates[ways[int(generator.integers(len(ways)))]]
+        if task.shared:
+            lead = self._shared[ways]
+        else:
+            lead = self._candidates[ways[int(generator.integers(len(ways)))]]
         query = lead.draw(1, generator)
         if query is None:
             return None
@@ -159,9 +190,12 @@ class SupervisedSource:
             return None
         query += more
         forbidden = {scan for scan, _ in query} if task.same_scan == "forbid" else set()
-        support = []
+        support: list[list[Pick]] = []
         for way in ways:
-            own = self._candidates[way]
+            if task.shared and support:
+                support.append(support[0])
+                continue
+            own = lead if task.shared else self._candidates[way]
             third = own.third(query[0]) if matched else None
             shots = own.draw(
                 task.n_shot, generator, third=third, without_scans=forbidden, without=set(query)
@@ -178,12 +212,15 @@ class SupervisedSource:
         query: list[Pick],
         generator: np.random.Generator,
     ) -> Episode:
+        if self.task.shared:  # one view of the slice for all its ways
+            support = support[:1]
         return episode_from_slices(
             [[self._slice(pick) for pick in shots] for shots in support],
             [self._slice(pick) for pick in query],
             ways,
             augmentation=self.augmentation,
             generator=generator,
+            shared=self.task.shared,
         )
 
     def _slice(self, pick: Pick) -> Slice:

@@ -40,6 +40,10 @@ class PreparedScan:
     def n_slices(self) -> int:
         return self.images.shape[0]
 
+    def position(self, index: int) -> float:
+        """Where slice `index` lies, from 0 (first) to 1 (last); 0.5 in a scan of one slice."""
+        return index / (self.n_slices - 1) if self.n_slices > 1 else 0.5
+
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of the images in pixels."""

@@ -1,6 +1,6 @@
 """Refusing, before training starts, what could never give an episode."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from fewshot_seg.data.candidates import Candidates
@@ -30,6 +30,7 @@ class Task:
     setting: str
     distinct: int
     max_draws: int
+    shared: bool = False
 
     def __post_init__(self) -> None:
         for name in ("n_way", "n_shot", "n_query", "min_pixels", "distinct", "max_draws"):
@@ -42,6 +43,10 @@ class Task:
             if value not in known:
                 hint = did_you_mean(value, known) or "."
                 raise OptionError(f"{name} '{value}' is unknown{hint} Known: {', '.join(known)}.")
+        if self.shared and self.distinct > 1:
+            raise OptionError(
+                f"shared ways are drawn together, so distinct must be 1; got {self.distinct}"
+            )
         check_setting(self.setting, self.exclude)
         self._check_classes()
 
@@ -98,8 +103,7 @@ def check_candidates(
     """Raises DataError when no episode with this class can be drawn."""
     if not candidates.total:
         raise DataError(_nothing(class_id, candidates, scans, task))
-    pools = candidates.thirds if task.pairing == "matched" else [candidates.pool]
-    if any(_enough(pool, task) for pool in pools):
+    if is_enough(candidates, task):
         return
     where = (
         ", always from the same third of its range (pairing 'matched')"
@@ -114,6 +118,22 @@ def check_candidates(
         f"them{where}. Add scans, ask for fewer shots"
         + ("." if allowed else ", or set same_scan='allow'.")
     )
+
+
+def is_enough(candidates: Candidates, task: Task) -> bool:
+    """Whether support and query of an episode can be drawn from these slices."""
+    pools = candidates.thirds if task.pairing == "matched" else [candidates.pool]
+    return any(_enough(pool, task) for pool in pools)
+
+
+def check_shared(combinations: Collection[object], task: Task) -> None:
+    """Raises DataError when no slices show as many classes at once as episodes of shared ways."""
+    if not combinations:
+        raise DataError(
+            f"no {task.n_way} of the base classes {list(task.classes)} are ever shown together by "
+            "enough slices for an episode whose ways share their slices. Ask for fewer ways, set "
+            "shared=False, or add scans."
+        )
 
 
 def _enough(pool: Mapping[int, Sequence[int]], task: Task) -> bool:

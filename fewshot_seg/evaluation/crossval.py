@@ -1,7 +1,8 @@
 """Cross-validation: every fold, every class held out, one protocol."""
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import cache
+from dataclasses import replace
+from functools import cache, partial
 
 import torch
 
@@ -18,6 +19,7 @@ from fewshot_seg.evaluation.protocol import Protocol
 from fewshot_seg.evaluation.provenance import provenance
 from fewshot_seg.evaluation.results import Results
 from fewshot_seg.evaluation.scores import FoldScores, require_rows
+from fewshot_seg.evaluation.transductive import pool_rule, usable_scans
 from fewshot_seg.interfaces import Method
 
 MakeMethod = Callable[[Fold, str], Method]
@@ -42,6 +44,7 @@ def cross_validate(
     batch: int = 8,
     device: torch.device | str | None = None,
     surface: bool = True,
+    unlabelled: str = "train",
     on_scores: Callable[[FoldScores], None] | None = None,
 ) -> Results:
     """Score `make_method(fold, novel class)` on every fold and class.
@@ -59,6 +62,7 @@ def cross_validate(
     intensity: normalisation; fitted on each fold's training scans unless given.
     seed: the run seed of the method, recorded.
     batch, device, surface: see `evaluate_scan`.
+    unlabelled: where methods that need unlabelled images get them, "train" or "query" scans.
     on_scores: called with the scores of each fold and class as soon as they are known.
 
     Raises UnknownNameError for an unknown matching, setting or class, OptionError for a fold that
@@ -90,6 +94,9 @@ def cross_validate(
         for class_id in ids:
             class_name = dataset.classes[class_id]
             method = make_method(fold, class_name)
+            pool, words = pool_rule(method, unlabelled, partial(usable_scans, load, fold.train))
+            if words != protocol.unlabelled:
+                protocol = replace(protocol, unlabelled=words)
             found = evaluate_fold(
                 method,
                 load,
@@ -100,6 +107,7 @@ def cross_validate(
                 batch=batch,
                 device=device,
                 surface=surface,
+                unlabelled=pool,
             )
             used = device_of(method) if device is None else device
             scores += found

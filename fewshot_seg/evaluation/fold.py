@@ -14,6 +14,7 @@ from fewshot_seg.evaluation.matching import Matching, Part, scored_slices
 from fewshot_seg.evaluation.metrics import count, surface_distances
 from fewshot_seg.evaluation.predict import predict, support_mask
 from fewshot_seg.evaluation.scores import FoldScores, ScanScore, Unscored
+from fewshot_seg.evaluation.transductive import PoolOf
 from fewshot_seg.interfaces import Method
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,7 @@ def evaluate_scan(
     batch: int = 8,
     device: torch.device | str | None = None,
     surface: bool = True,
+    unlabelled: PoolOf | None = None,
 ) -> ScanScore:
     """Segment one class in a query scan and compare with its labels at their own resolution.
 
@@ -40,6 +42,7 @@ def evaluate_scan(
     class_name, fold, seed: written into the score; the class's number unless it has a name.
     batch: query slices in one call.   device: where to compute (None: where the method is).
     surface: also measure HD95 and ASSD, which takes seconds for a large organ.
+    unlabelled: gives a query scan's unlabelled slices, to methods that need them.
 
     The method is in eval mode meanwhile, and never sees a label of the query. Dice is 0 when
     nothing is predicted.
@@ -61,6 +64,7 @@ def evaluate_scan(
         size=(truth.shape[1], truth.shape[2]),
         batch=batch,
         device=device,
+        unlabelled=None if unlabelled is None else unlabelled(query),
     )
     slices = list(scored_slices(parts))
     counts = count(np.stack([masks[index] for index in slices]), truth[slices])
@@ -96,6 +100,7 @@ def evaluate_fold(
     batch: int = 8,
     device: torch.device | str | None = None,
     surface: bool = True,
+    unlabelled: PoolOf | None = None,
 ) -> FoldScores:
     """Score the fold's query scans on each class (id -> name); options as in `evaluate_scan`.
 
@@ -133,6 +138,7 @@ def evaluate_fold(
                     batch=batch,
                     device=device,
                     surface=surface,
+                    unlabelled=unlabelled,
                 )
             except Exception as error:
                 scores += _failed(error, fold, scan_id, [classes[class_id]], seed)

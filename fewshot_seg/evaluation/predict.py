@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from fewshot_seg.data.prepare import PreparedScan
+from fewshot_seg.data.unlabelled import UnlabelledPool
 from fewshot_seg.episode import Support
 from fewshot_seg.errors import DataError
 from fewshot_seg.evaluation.matching import Part
@@ -44,6 +45,7 @@ def predict(
     size: tuple[int, int],
     batch: int = 8,
     device: torch.device | str | None = None,
+    unlabelled: UnlabelledPool | None = None,
 ) -> dict[int, Mask]:
     """The class's mask in each slice that `parts` names, by slice index.
 
@@ -51,6 +53,8 @@ def predict(
     size: height and width of the masks; logits are upsampled to it before they are compared.
     batch: query slices in one call.   device: where to compute; the method is moved there
     (None: where it is).
+    unlabelled: for methods that learn from unlabelled images; those at the mean position of the
+    query slices that share a support.
 
     The support is encoded once for each distinct choice of support slices.
     Raises ValueError when the method answers NaN or has not two labels for one way.
@@ -60,8 +64,13 @@ def predict(
     with evaluating(method):
         for support, queries in _by_support(parts):
             chosen = support_of(scans, support, class_id)
+            further = _further(unlabelled, queries, len(query_images))
             state = method.encode_support(
-                Support(chosen.images.to(place_on), chosen.masks.to(place_on))
+                Support(
+                    chosen.images.to(place_on),
+                    chosen.masks.to(place_on),
+                    unlabelled=None if further is None else further.to(place_on),
+                )
             )
             for start in range(0, len(queries), batch):
                 indices = queries[start : start + batch]
@@ -69,6 +78,15 @@ def predict(
                 found = _foreground(method.segment(state, images)[0], size)
                 masks.update(zip(indices, found, strict=True))
     return masks
+
+
+def _further(
+    pool: UnlabelledPool | None, queries: Sequence[int], n_slices: int
+) -> Float[Tensor, "1 unlabelled channel height width"] | None:
+    if pool is None:
+        return None
+    middle = sum(queries) / len(queries)
+    return pool.at(middle / (n_slices - 1) if n_slices > 1 else 0.5)[None]
 
 
 def _by_support(parts: Sequence[Part]) -> Iterator[tuple[tuple[int, ...], list[int]]]:

@@ -19,6 +19,7 @@ class Protocol:
     n_shot: support scans of a fold.   size: height and width of the images the method sees.
     intensity: rule of normalisation.   dice: how Dice is pooled and averaged.
     seeds: run seeds of the methods that were scored.
+    unlabelled: which unlabelled images the method was given at test, "none" for nearly all methods.
     """
 
     dataset: str
@@ -33,6 +34,7 @@ class Protocol:
     fold_rule: str = "alpnet"
     seeds: tuple[int, ...] = (0,)
     dice: str = DICE_RULE
+    unlabelled: str = "none"
 
     def differences(self, other: "Protocol") -> tuple[str, ...]:
         """Names of the rules in which two protocols differ; folds and seeds are no rules."""
@@ -69,6 +71,7 @@ class Protocol:
             f"{height}x{width} px, intensity: {self.intensity}.\n"
             f"Matching {self.matching}: {known} the query's ground-truth organ range.\n"
             f"Dice: {self.dice}."
+            + ("" if self.unlabelled == "none" else f"\nUnlabelled images: {self.unlabelled}.")
         )
 
     def to_dict(self) -> dict[str, Any]:

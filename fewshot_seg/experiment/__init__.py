@@ -1,6 +1,7 @@
 """Whole experiments as one call each: train on a fold with a class held out, test it, use it."""
 
 from fewshot_seg.experiment.apply import segment_with_checkpoint
+from fewshot_seg.experiment.episodes import EpisodeSettings, make_source
 from fewshot_seg.experiment.evaluate import evaluate_runs, evaluate_unlearned, evaluate_untrained
 from fewshot_seg.experiment.notes import FINAL, RunNotes, checkpoint_path, find_runs, read_notes
 from fewshot_seg.experiment.sources import augmentation_named, open_dataset, resolve_recipe
@@ -8,6 +9,7 @@ from fewshot_seg.experiment.train import fresh_method, run_name, train_fold
 
 __all__ = [
     "FINAL",
+    "EpisodeSettings",
     "RunNotes",
     "augmentation_named",
     "checkpoint_path",
@@ -16,6 +18,7 @@ __all__ = [
     "evaluate_untrained",
     "find_runs",
     "fresh_method",
+    "make_source",
     "open_dataset",
     "read_notes",
     "resolve_recipe",

@@ -25,6 +25,7 @@ from fewshot_seg.evaluation import (
 )
 from fewshot_seg.evaluation.modes import device_of
 from fewshot_seg.evaluation.scores import require_rows
+from fewshot_seg.evaluation.transductive import pool_rule, usable_scans
 from fewshot_seg.experiment.notes import RunNotes, checkpoint_path, find_runs, read_notes
 from fewshot_seg.experiment.train import choose_fold, fresh_method
 from fewshot_seg.inference import channels_of
@@ -43,6 +44,7 @@ def evaluate_runs(
     batch: int = 8,
     device: torch.device | str | None = None,
     surface: bool = True,
+    unlabelled: str = "train",
     on_scores: OnScores | None = None,
 ) -> Results:
     """Test each trained run on its own fold and the classes it did not see.
@@ -51,6 +53,8 @@ def evaluate_runs(
     dataset: the one they were trained on.
     folds, novel: restrict to these folds and classes; every run's own unless given.
     matching: see `get_matching`.   batch, device, surface: see `evaluate_scan`.
+    unlabelled: where methods that need unlabelled images get them: "train", the fold's training
+        scans, or "query", other slices of the query scan.
     Raises CheckpointError for a checkpoint of another recipe or data set, UnknownNameError for an
     unknown matching or class, DataError when nothing could be scored.
     """
@@ -84,6 +88,7 @@ def evaluate_runs(
             batch=batch,
             device=device,
             surface=surface,
+            unlabelled=unlabelled,
         )
         if on_scores is not None:
             on_scores(found.scores)
@@ -103,6 +108,7 @@ def evaluate_untrained(
     batch: int = 8,
     device: torch.device | str | None = None,
     surface: bool = True,
+    unlabelled: str = "train",
 ) -> Results:
     """Test any method under the protocol of a trained run: the row beside it in a table."""
     found = _evaluate(
@@ -115,6 +121,7 @@ def evaluate_untrained(
         batch=batch,
         device=device,
         surface=surface,
+        unlabelled=unlabelled,
         name=name,
     )
     require_rows(found.scores, dataset.name)
@@ -138,6 +145,7 @@ def evaluate_unlearned(
     batch: int = 8,
     device: torch.device | str | None = None,
     surface: bool = True,
+    unlabelled: str = "train",
     on_scores: OnScores | None = None,
 ) -> Results:
     """Test a registered method as it is built, on every fold and class or those given.
@@ -184,6 +192,7 @@ def evaluate_unlearned(
             batch=batch,
             device=device,
             surface=surface,
+            unlabelled=unlabelled,
             name=f"{method} (untrained)" if learns else method,
         )
         if on_scores is not None:
@@ -233,11 +242,14 @@ def _evaluate(
     batch: int,
     device: torch.device | str | None,
     surface: bool,
+    unlabelled: str,
     name: str | None = None,
 ) -> Results:
+    load = scans.loader(notes)
+    pool, words = pool_rule(method, unlabelled, lambda: usable_scans(load, fold.train))
     scores = evaluate_fold(
         method,
-        scans.loader(notes),
+        load,
         fold,
         {value: notes.classes[value] for value in classes},
         matching=rule,
@@ -245,6 +257,7 @@ def _evaluate(
         batch=batch,
         device=device,
         surface=surface,
+        unlabelled=pool,
     )
     protocol = Protocol(
         dataset=notes.dataset,
@@ -258,6 +271,7 @@ def _evaluate(
         fold_rule=notes.fold_rule,
         folds=(notes.fold,),
         seeds=(notes.seed,),
+        unlabelled=words,
     )
     if name is None:
         recipe = getattr(method, "recipe", None)

@@ -23,7 +23,7 @@ class RunNotes:
     fold, n_folds, n_support, fold_rule: see `make_folds`.   setting: see `kept_slices`.
     size: height and width of the images.   intensity: their normalisation.
     window: within which intensities were fitted and clipped, None without.
-    pseudo: share of the training episodes whose class was a superpixel.
+    episodes: where the classes of training episodes came from, if not from labels alone.
     """
 
     dataset: str
@@ -42,14 +42,12 @@ class RunNotes:
     intensity: Intensity
     window: tuple[float, float] | None
     seed: int
-    pseudo: float = 0.0
+    episodes: str = ""
 
     @property
     def setting_rule(self) -> str:
         """What training was allowed to see, in words."""
-        if not self.pseudo:
-            return self.setting
-        return f"{self.setting}, {self.pseudo:.0%} of training episodes from superpixels"
+        return f"{self.setting}, {self.episodes}" if self.episodes else self.setting
 
     @property
     def novel_names(self) -> tuple[str, ...]:
@@ -104,7 +102,7 @@ class RunNotes:
     @classmethod
     def from_dict(cls, table: Mapping[str, Any], source: Path) -> "RunNotes":
         """The inverse. Raises CheckpointError for a checkpoint that `train_fold` did not write."""
-        needed = [field.name for field in fields(cls) if field.name not in ("window", "pseudo")]
+        needed = [field.name for field in fields(cls) if field.name not in ("window", "episodes")]
         missing = [name for name in needed if name not in table]
         if missing:
             raise CheckpointError(
@@ -122,7 +120,7 @@ class RunNotes:
                 "classes": classes,
                 "intensity": Intensity.from_dict(table["intensity"]),
                 "window": None if window is None else (window[0], window[1]),
-                "pseudo": float(table.get("pseudo", 0.0)),
+                "episodes": str(table.get("episodes", "")),
             }
         )
 

@@ -11,16 +11,17 @@ from torch import nn
 
 from fewshot_seg.building import build
 from fewshot_seg.data.augment import Augmentation
-from fewshot_seg.data.episodes import EpisodeSource, SupervisedSource
 from fewshot_seg.data.folds import Fold, make_folds
 from fewshot_seg.data.intensity import fit_intensity
 from fewshot_seg.data.prepare import Preparation, prepare_all
+from fewshot_seg.data.pseudo_cache import AUTO
 from fewshot_seg.data.scan import Dataset
-from fewshot_seg.data.selfsupervised import MixedSource, SuperpixelSource
 from fewshot_seg.data.settings import check_setting, class_ids
 from fewshot_seg.errors import DataError, OptionError
+from fewshot_seg.experiment.episodes import EpisodeSettings, make_source
 from fewshot_seg.experiment.notes import RunNotes
 from fewshot_seg.inference import channels_of
+from fewshot_seg.needs import needs_of
 from fewshot_seg.recipe import Recipe
 from fewshot_seg.training import TrainConfig, train
 
@@ -32,37 +33,33 @@ def train_fold(
     novel: str | int | Sequence[str | int],
     out: Path,
     fold: int = 0,
-    setting: str = "leave_one_organ",
+    setting: str | None = None,
     size: int | tuple[int, int] = 256,
     seed: int = 0,
     training: Mapping[str, Any] | None = None,
     augmentation: Augmentation | None = None,
-    pairing: str = "matched",
-    same_scan: str = "forbid",
-    n_way: int = 1,
-    n_shot: int = 1,
-    n_query: int = 1,
-    min_pixels: int = 1,
-    pseudo: float = 0.0,
+    episodes: Mapping[str, Any] | None = None,
     n_folds: int = 5,
     n_support: int = 1,
     fold_rule: str = "alpnet",
     window: tuple[float, float] | None = None,
+    cache: str | Path | None = AUTO,
     progress: bool = True,
     console: Console | None = None,
 ) -> Path:
     """Train `recipe` on a fold without the labels of the classes `novel`; its checkpoint.
 
-    novel: names or ids; every other class of the data set is a base class.
+    novel: names or ids; every other class of the data set is a base class. Methods that train
+        without labels may hold out all classes at once.
     out: the run folder; one that holds this very run goes on where it stopped.
-    setting: what training may see of the novel classes, see `kept_slices`.
+    setting: what training may see of the novel classes, see `kept_slices`; None is
+        "leave_one_organ", or "setting1" for episodes without labels.
     size: height and width of the images.   seed: of weights, episodes and everything else.
     training: settings of `TrainConfig` that differ from the recipe's.
     augmentation: None is the field's, `Augmentation()`; `Augmentation.none()` is none.
-    pairing, same_scan, n_way, n_shot, n_query, min_pixels: of the episodes, see
-        `SupervisedSource`.
-    pseudo: share of episodes, from 0 to below 1, whose class is a superpixel instead of an
-        annotated one (`SuperpixelSource`); they need no labels and are of one way.
+    episodes: settings of `EpisodeSettings` that differ from the recipe's.
+    cache: folder for pseudo-labels, "auto" for the user's cache folder, None for none; see
+        `fewshot_seg.data.pseudo_cache`.
     n_folds, n_support, fold_rule: of the split, see `make_folds`.
     window: clip intensities to it first, in raw units (raw abdominal CT: (-125, 275)).
 
@@ -73,8 +70,10 @@ def train_fold(
     height, width = (size, size) if isinstance(size, int) else size
     split = choose_fold(dataset, fold, n_folds=n_folds, n_support=n_support, rule=fold_rule)
     held_out = class_ids(dataset.classes, [novel] if isinstance(novel, str | int) else novel)
-    base = base_classes(dataset, held_out, setting)
-    _check_pseudo(pseudo, n_way)
+    drawn = EpisodeSettings.from_dict({**recipe.episodes, **(episodes or {})})
+    if setting is None:
+        setting = "leave_one_organ" if drawn.reads_labels else "setting1"
+    base = base_classes(dataset, held_out, setting, reads_labels=drawn.reads_labels)
     settings = {**recipe.training, **(training or {}), "seed": seed}
     config = TrainConfig.from_dict(settings)
     method = fresh_method(recipe, size=(height, width), seed=seed)
@@ -97,42 +96,25 @@ def train_fold(
         intensity=intensity,
         window=window,
         seed=seed,
-        pseudo=pseudo,
+        episodes=drawn.words,
     )
     prepared = prepare_all(
         dataset, split.train, size=(height, width), intensity=intensity, channels=channels
     )
     shown = console or Console(stderr=True)
     _tell_failures(prepared, shown)
-    chosen = Augmentation() if augmentation is None else augmentation
-    supervised = SupervisedSource(
+    source = make_source(
         prepared.scans,
-        classes=base,
-        n_way=n_way,
-        n_shot=n_shot,
-        n_query=n_query,
-        seed=seed,
-        augmentation=chosen,
-        same_scan=same_scan,
-        pairing=pairing,
-        min_pixels=min_pixels,
-        exclude=held_out,
+        drawn,
+        base=base,
+        novel=held_out,
         setting=setting,
-        distinct=_distinct(len(base), n_way, config.episodes_per_step),
+        needs=needs_of(method),
+        seed=seed,
+        augmentation=augmentation,
+        distinct=_distinct(len(base), drawn.n_way, config.episodes_per_step),
+        cache=cache,
     )
-    source: EpisodeSource = supervised
-    if pseudo:
-        superpixel = SuperpixelSource(
-            prepared.scans,
-            seed=seed,
-            augmentation=chosen,
-            min_pixels=min_pixels,
-            n_shot=n_shot,
-            n_query=n_query,
-            exclude=held_out,
-            setting=setting,
-        )
-        source = MixedSource([(supervised, 1 - pseudo), (superpixel, pseudo)], seed=seed)
     train(
         method,
         source,
@@ -170,9 +152,16 @@ def choose_fold(dataset: Dataset, index: int, *, n_folds: int, n_support: int, r
     return folds[index]
 
 
-def base_classes(dataset: Dataset, novel: tuple[int, ...], setting: str) -> tuple[int, ...]:
-    """Every class but those held out. Raises DataError when none is left."""
+def base_classes(
+    dataset: Dataset, novel: tuple[int, ...], setting: str, *, reads_labels: bool = True
+) -> tuple[int, ...]:
+    """Every class but those held out, none for episodes that read no labels.
+
+    Raises DataError when labels are read and no class is left.
+    """
     check_setting(setting, novel)
+    if not reads_labels:
+        return ()
     base = tuple(value for value in dataset.classes if value not in novel)
     if not base:
         held = ", ".join(dataset.classes[value] for value in novel)
@@ -181,16 +170,6 @@ def base_classes(dataset: Dataset, novel: tuple[int, ...], setting: str) -> tupl
             "it needs at least two classes"
         )
     return base
-
-
-def _check_pseudo(pseudo: float, n_way: int) -> None:
-    if not 0 <= pseudo < 1:
-        raise OptionError(f"pseudo is a share of episodes, from 0 to below 1; got {pseudo}")
-    if pseudo and n_way > 1:
-        raise OptionError(
-            f"superpixel episodes have one way, so they cannot be mixed with {n_way} ways; "
-            "leave pseudo or n_way out"
-        )
 
 
 def _distinct(n_base: int, n_way: int, episodes: int) -> int:

@@ -1,7 +1,7 @@
 """One labelled set of scans held ready, and scans segmented by it one at a time."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +16,7 @@ from fewshot_seg.episode import Support
 from fewshot_seg.errors import DataError
 from fewshot_seg.evaluation.matching import Part
 from fewshot_seg.evaluation.modes import evaluating, place
+from fewshot_seg.evaluation.transductive import unlabelled_count
 from fewshot_seg.inference.frame import Frame, Placement, Size
 from fewshot_seg.inference.pairing import Pairing
 from fewshot_seg.inference.stack import Stack
@@ -77,6 +78,7 @@ class Segmenter:
                 )
         self._placed: tuple[Frame, Size, list[_Placed]] | None = None
         self._states: dict[tuple[int, tuple[int, ...]], object] = {}
+        self._unlabelled = unlabelled_count(method)
 
     def segment(self, query: Scan) -> Segmented:
         """The classes in a scan that is cut and turned like the labelled ones.
@@ -157,7 +159,7 @@ class Segmenter:
         device = place(self.method, self.device)
         with evaluating(self.method):
             for part in parts:
-                state = self._state(value, shots, part.support, device)
+                state = self._state(value, shots, part, query, device)
                 for start in range(0, len(part.query), self.batch):
                     chosen = list(part.query[start : start + self.batch])
                     images = query.images[chosen][None].to(device)
@@ -174,13 +176,20 @@ class Segmenter:
         self,
         value: int,
         shots: Sequence[_Placed],
-        slices: tuple[int, ...],
+        part: Part,
+        query: _Placed,
         device: torch.device,
     ) -> object:
-        """The encoded labelled slices, computed once for all scans of one canvas."""
-        key = (value, slices)
+        """The encoded labelled slices, computed once for all scans of one canvas; but anew for
+        each part where the method also learns from slices of the query scan."""
+        support = _support(value, shots, part.support, device)
+        if self._unlabelled:
+            chosen = _around(part.query, self._unlabelled, len(query.images))
+            further = query.images[chosen][None].to(device)
+            return self.method.encode_support(replace(support, unlabelled=further))
+        key = (value, part.support)
         if key not in self._states:
-            self._states[key] = self.method.encode_support(_support(value, shots, slices, device))
+            self._states[key] = self.method.encode_support(support)
         return self._states[key]
 
 
@@ -195,6 +204,13 @@ def _support(
         assert one.labels is not None
         masks.append((one.labels[z] == value).to(images.dtype))
     return Support(images[None, None].to(device), torch.stack(masks)[None, None].to(device))
+
+
+def _around(slices: Sequence[int], count: int, n_slices: int) -> list[int]:
+    """`count` slices evenly spread over those that are segmented together and their neighbours."""
+    low = max(min(slices) - 1, 0)
+    high = min(max(slices) + 1, n_slices - 1)
+    return np.linspace(low, high, count).round().astype(int).tolist()
 
 
 def _stack(scan: _Placed, shown: tuple[int, ...]) -> Stack:

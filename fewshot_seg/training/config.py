@@ -7,7 +7,7 @@ from typing import Any
 
 from fewshot_seg.errors import OptionError, did_you_mean
 
-OPTIMIZERS = ("sgd", "adamw")
+OPTIMIZERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("constant", "step", "one_cycle", "cosine")
 PRECISIONS = ("32", "bf16", "16", "auto")
 ACCELERATORS = ("auto", "cpu", "cuda")
@@ -43,13 +43,18 @@ class TrainConfig:
     episodes_per_step: int = _setting(
         1, "episodes whose mean loss makes one step, over all devices (PANet, ALPNet: 1)", low=1
     )
-    optimizer: str = _setting("sgd", "sgd (PANet and successors) or adamw", choices=OPTIMIZERS)
+    optimizer: str = _setting(
+        "sgd", "sgd (PANet and successors), adam (RP-Net) or adamw", choices=OPTIMIZERS
+    )
     lr: float = _setting(1e-3, "highest learning rate (PANet, ALPNet, APSCL: 1e-3)", above=0)
     momentum: float = _setting(
-        0.9, "momentum of sgd, unused by adamw (PANet: 0.9; SE-Net: 0.99)", low=0, high=0.999999
+        0.9,
+        "momentum of sgd, unused by the others (PANet: 0.9; SE-Net: 0.99)",
+        low=0,
+        high=0.999999,
     )
     weight_decay: float = _setting(
-        5e-4, "L2 penalty of sgd, decoupled decay of adamw (PANet, ALPNet: 5e-4)", low=0
+        5e-4, "L2 penalty of sgd and adam, decoupled decay of adamw (PANet, ALPNet: 5e-4)", low=0
     )
     schedule: str = _setting(
         "constant", "course of the learning rate (APSCL states none)", choices=SCHEDULES

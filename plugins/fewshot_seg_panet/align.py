@@ -61,7 +61,7 @@ class Align(nn.Module):
     def _predict(self, step: Step) -> Tensor:
         """Hard labels of the query on the feature grid: batch query rows cols."""
         with torch.no_grad():
-            scores = step.decoder(step.features.query, step.state, step.features.grid)
+            scores = step.decoder(step.features.query.float(), step.state, step.features.grid)
             return scores.argmax(2)
 
 
