@@ -1,0 +1,287 @@
+"""The reconstructed PoissonSeg: laws of its decoder, and the method as a whole."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from apscl_cases import TinyEncoder, close, episode, features_of, generator
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from fewshot_seg import build
+from fewshot_seg.building import recipe_of
+from fewshot_seg.episode import Episode, Support
+from fewshot_seg.errors import EpisodeError, OptionError
+from fewshot_seg.testing import check_decoder, check_method, make_episode
+from fewshot_seg_poissonseg.decoder import Poisson
+
+
+def pipeline(**options: Any) -> nn.Module:
+    torch.manual_seed(0)
+    return build("poissonseg", encoder=TinyEncoder(), **options).eval()
+
+
+def task_of(**options: Any) -> Episode:
+    return make_episode(channels=1, needs=("unlabelled", "second_view"), **options)
+
+
+# --- laws ----------------------------------------------------------------------------------------
+
+VARIANTS: list[dict[str, Any]] = [
+    {},
+    {"refine_pixels": True},
+    {"graph": "dense"},
+    {"solver": "iterative", "steps": 100},
+    {"spatial": 0.3, "rebalance": True},
+]
+
+
+@pytest.mark.parametrize("options", VARIANTS, ids=str)
+def test_contract_of_the_decoder(options: dict[str, Any]) -> None:
+    check_decoder(Poisson(**options), dim=4)
+
+
+def test_contract_of_the_method() -> None:
+    check_method(pipeline(), channels=1)
+
+
+@pytest.mark.parametrize("options", VARIANTS, ids=str)
+def test_a_query_does_not_depend_on_its_neighbours(options: dict[str, Any]) -> None:
+    task = task_of(n_query=3, n_shot=2)
+    model = pipeline(decoder={"name": "poisson", "unlabelled": True, **options})
+    whole = model(task).logits
+    for query in range(3):
+        one = replace(task, query_images=task.query_images[:, query : query + 1], query_labels=None)
+        close(model(one).logits[:, 0], whole[:, query], atol=1e-3)
+    first = task.map(lambda t: t[:1])
+    close(model(first).logits, whole[:1], atol=1e-3)
+
+
+def test_no_unlabelled_images_is_plain_propagation() -> None:
+    task = task_of()
+    features = features_of(task, grid=8)
+    decoder = Poisson()
+    none = decoder.describe(features.support, task.support.masks)
+    zero = decoder.describe(features.support, task.support.masks, unlabelled=features.query[:, :0])
+    four = decoder.describe(
+        features.support,
+        task.support.masks,
+        unlabelled=features.query.repeat(1, 4, 1, 1, 1).roll(1, -1),
+    )
+    logits = [decoder(features.query, state, (8, 8)) for state in (none, zero, four)]
+    assert torch.equal(logits[0], logits[1])
+    assert not torch.allclose(logits[0], logits[2], atol=1e-2)
+
+
+def test_unlabelled_maps_get_no_gradient() -> None:
+    task = task_of()
+    features = features_of(task, grid=8)
+    more = features.query.clone().requires_grad_()
+    maps = features.support.clone().requires_grad_()
+    decoder = Poisson()
+    state = decoder.describe(maps, task.support.masks, unlabelled=more)
+    decoder(features.query, state, (8, 8)).square().sum().backward()
+    assert more.grad is None
+    assert maps.grad is not None
+    assert maps.grad.abs().max() > 0
+
+
+@settings(deadline=None, max_examples=10)
+@given(seed=st.integers(0, 1000))
+def test_orders_of_shots_ways_and_unlabelled_images(seed: int) -> None:
+    task = episode(way=2, shot=3, seed=seed, size=64)
+    features = features_of(task, grid=8, seed=seed)
+    support, masks, rest = features.support, task.support.masks, task.support.backgrounds
+    more = torch.randn(1, 3, 8, 8, 8, generator=generator(seed))
+    decoder = Poisson()
+
+    def answer(*tensors: Tensor, unlabelled: Tensor = more) -> Tensor:
+        state = decoder.describe(*tensors, unlabelled=unlabelled)
+        return decoder(features.query, state, (8, 8)).detach()
+
+    wanted = answer(support, masks, rest)
+    order = torch.randperm(3, generator=generator(seed))
+    shots = answer(*(t[:, :, order] for t in (support, masks, rest)), unlabelled=more[:, order])
+    close(shots, wanted, atol=1e-3)
+    ways = answer(*(t.flip(1) for t in (support, masks, rest)))
+    close(ways, wanted[:, :, [0, 2, 1]], atol=1e-3)
+
+
+def test_one_way_logits_are_opposite_and_the_largest_u_wins() -> None:
+    task = task_of()
+    features = features_of(task, grid=8)
+    decoder = Poisson()
+    logits = decoder(features.query, decoder.describe(features.support, task.support.masks), (9, 9))
+    close(logits[:, :, 0], -logits[:, :, 1], atol=1e-4)
+    state = decoder.describe(features.support, task.support.masks)
+    twice = Poisson(scale=10.0)
+    close(twice(features.query, state, (9, 9)), 2 * logits, atol=1e-4)
+
+
+def test_solvers_agree_in_the_decoder() -> None:
+    task = task_of(n_way=2)
+    features = features_of(task, grid=8)
+    answers = []
+    for options in ({}, {"solver": "iterative", "steps": 3000}, {"solver": "iterative"}):
+        decoder = Poisson(**options)
+        state = decoder.describe(features.support, task.support.masks)
+        answers.append(decoder(features.query, state, (8, 8)).detach())
+    close(answers[1], answers[0], atol=0.02)
+    # the stopping rule leaves the iterate a little away from the solution
+    assert (answers[2].argmax(2) == answers[0].argmax(2)).float().mean() > 0.95
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"graph": "dense"},
+        {"k": 5},
+        {"spatial": 0.3},
+        {"window": 1},
+        {"hub_limit": 12},
+        {"refine_pixels": True},
+        {"rebalance": True},
+        {"solver": "iterative", "steps": 3},
+    ],
+    ids=str,
+)
+def test_each_option_changes_the_answer(options: dict[str, Any]) -> None:
+    task = task_of(n_way=2)
+    features = features_of(task, grid=8)
+    answers = []
+    for decoder in (Poisson(), Poisson(**options)):
+        state = decoder.describe(features.support, task.support.masks)
+        answers.append(decoder(features.query, state, (8, 8)).detach())
+    assert (answers[0] - answers[1]).abs().max() > 1e-2
+
+
+def test_rebalancing_moves_no_decision_of_one_way() -> None:
+    task = task_of()
+    features = features_of(task, grid=8)
+    decisions = []
+    for rebalance in (False, True):
+        decoder = Poisson(rebalance=rebalance)
+        state = decoder.describe(features.support, task.support.masks)
+        decisions.append(decoder(features.query, state, (4, 4)).argmax(2))
+    assert torch.equal(*decisions)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+@pytest.mark.parametrize("options", VARIANTS, ids=str)
+def test_empty_and_full_masks(value: float, options: dict[str, Any]) -> None:
+    task = task_of(n_way=2)
+    masks = task.support.masks.clone()
+    masks[:, 0] = value
+    support = Support(task.support.images, masks, unlabelled=task.support.unlabelled)
+    model = pipeline(decoder={"name": "poisson", "unlabelled": True, **options}).train()
+    output = model(replace(task, support=support))
+    output.loss.backward()
+    assert torch.isfinite(output.logits).all()
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    assert all(torch.isfinite(gradient).all() for gradient in gradients)
+    if value == 0:
+        assert (model.eval()(replace(task, support=support)).logits.argmax(2) != 1).all()
+
+
+def test_autocast_solves_in_full_precision() -> None:
+    task, model = task_of(n_way=2), pipeline()
+    exact = model(task).logits
+    with torch.autocast("cpu", torch.bfloat16):
+        half = model(task).logits
+    assert half.dtype == torch.float32
+    assert (half.argmax(2) == exact.argmax(2)).float().mean() > 0.9
+    features = features_of(task, grid=8)
+    decoder = Poisson()
+    wanted = decoder(features.query, decoder.describe(features.support, task.support.masks), (8, 8))
+    with torch.autocast("cpu", torch.bfloat16):
+        state = decoder.describe(features.support, task.support.masks)
+        close(decoder(features.query, state, (8, 8)), wanted)
+
+
+# --- the method ----------------------------------------------------------------------------------
+
+
+def test_unlabelled_images_are_asked_for() -> None:
+    assert Poisson().needs == ()
+    task = make_episode(channels=1)
+    with pytest.raises(EpisodeError, match="Poisson needs support.unlabelled"):
+        pipeline()(task)
+    output = pipeline(decoder="poisson", **{"decoder.unlabelled": False})(task)
+    assert torch.isfinite(output.logits).all()
+
+
+def test_unlabelled_images_matter_at_test() -> None:
+    task, model = task_of(), pipeline()
+    assert task.support.unlabelled is not None
+    other = replace(task.support, unlabelled=task.support.unlabelled.flip(-1) * 2)
+    assert not torch.allclose(
+        model(task).logits, model(replace(task, support=other)).logits, atol=1e-3
+    )
+
+
+def test_alignment_can_be_added() -> None:
+    model = pipeline(contrastive=["consistency", "align"]).train()
+    output = model(task_of(n_way=2, n_query=2))
+    assert set(output.losses) == {"ce", "consistency", "align"}
+    output.loss.backward()
+
+
+def test_recipe() -> None:
+    recipe = recipe_of("poissonseg")
+    assert (recipe.encoder.name, recipe.decoder.name) == ("resnet101", "poisson")
+    assert recipe.decoder.options == {"unlabelled": True}
+    assert [part.name for part in recipe.contrastive] == ["consistency"]
+    assert dict(recipe.weights) == {"ce": 1.0, "consistency": 0.1}
+    assert dict(recipe.episodes) == {"source": "supervised", "unlabelled": 4}
+    assert "ce_weights" not in recipe.options
+
+
+WRONG = [
+    ({"solver": "cg"}, "solver='cg' is not one of dense, iterative"),
+    ({"graph": "full"}, "graph='full'"),
+    ({"k": 0}, "k=0"),
+    ({"scale": 0.0}, "scale=0.0"),
+    ({"window": 0}, "window=0"),
+    ({"spatial": -1.0}, "spatial=-1.0"),
+    ({"hub_limit": -1}, "hub_limit=-1"),
+    ({"steps": -1, "solver": "iterative"}, "steps=-1"),
+    ({"steps": 50}, "steps=50 needs solver='iterative'"),
+    ({"hub_limit": 20, "graph": "dense"}, "hub_limit=20 needs graph='knn'"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), WRONG, ids=[str(o) for o, _ in WRONG])
+def test_wrong_options(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        Poisson(**options)
+
+
+def test_one_episode_is_learnt_by_heart() -> None:
+    """64 x 64 pixels at a stride of 4, so 8 x 8 nodes an image; judged in eval mode."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        encoder = {"name": "timm", "backbone": "resnet18", "stride": 4, "dim": 32}
+        model = build("poissonseg", encoder=encoder).train()
+        task = make_episode(batch=1, needs=("unlabelled", "second_view"))
+        optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3)
+        best = 0.0
+        for step in range(1, 101):
+            optimiser.zero_grad()
+            model(task).loss.backward()
+            optimiser.step()
+            if step % 10 == 0:
+                best = max(best, dice(model, task))
+            if best > 0.95:
+                break
+    assert best > 0.95
+
+
+def dice(model: nn.Module, task: Episode) -> float:
+    model.eval()
+    with torch.no_grad():
+        predicted = model(task.without_labels()).logits.argmax(2) == 1
+    model.train()
+    truth = task.query_labels == 1
+    return (2 * (predicted & truth).sum() / (predicted.sum() + truth.sum())).item()
