@@ -13,9 +13,10 @@ with a leading batch axis:
                                                    was read from: (x, y) in [-1, 1] as in
                                                    `grid_sample`, align_corners False
 
-Two more are never needed but used where they are given: extras["registration"], the affine theta of
-each support-query pair ("batch way shot query 2 3"), and extras["query_position"], the relative
-position of each query slice in its scan ("batch query", 0 to 1).
+Three more are never needed but used where they are given: extras["registration"], the affine theta
+of each support-query pair ("batch way shot query 2 3"), extras["query_position"], the relative
+position of each query slice in its scan ("batch query", 0 to 1), and extras["redrawn"], how many
+draws were thrown away before this one ("batch"; the training log has its mean).
 """
 
 from collections.abc import Mapping

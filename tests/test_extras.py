@@ -69,7 +69,7 @@ def test_a_wrapper_provides_its_need_and_leaves_the_rest_alone(
     require(episode, need, by="test")
     assert torch.equal(episode.query_images, bare.query_images)
     assert torch.equal(episode.support.masks, bare.support.masks)
-    assert set(bare.extras) == {"query_position"} <= set(episode.extras)
+    assert set(bare.extras) == {"query_position", "redrawn"} <= set(episode.extras)
     assert isinstance(source, EpisodeSource)
     assert need in source.describe()
     assert source.describe()["source"] == "supervised"

@@ -183,8 +183,9 @@ def test_the_run_folder_tells_the_whole_story(tmp_path: Path) -> None:
     assert [line["step"] for line in lines] == [2, 4, 6, 8]
     assert lines[-1].keys() == {
         *("step", "ce", "small", "total", "grad_norm", "lr", "seconds"),
-        *("diagnostics/bias/0", "diagnostics/bias/1", "diagnostics/never"),
+        *("diagnostics/bias/0", "diagnostics/bias/1", "diagnostics/never", "diagnostics/redrawn"),
     }
+    assert lines[-1]["diagnostics/redrawn"] == 0.5  # every other episode says 1
     assert lines[-1]["diagnostics/never"] is None  # and did not stop the run
     assert result.losses == {name: lines[-1][name] for name in ("ce", "small", "total")}
     assert lines[0]["total"] == pytest.approx(lines[0]["ce"] + 0.1 * lines[0]["small"], rel=1e-5)

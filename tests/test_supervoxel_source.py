@@ -230,12 +230,14 @@ def test_description_is_plain_and_says_what_is_unknown(
 def test_vanished_masks_are_drawn_anew_and_counted(scans: list[PreparedScan], cache: Path) -> None:
     wild = replace(OFF, shift=150.0)
     source = SupervoxelSource(scans, augmentation=wild, cache=cache)
+    told = 0
     for index in range(30):
         episode = source.episode(index)
         assert episode.query_labels is not None
         assert episode.support.masks.any()
         assert episode.query_labels.any()
-    assert source.redrawn > 0
+        told += int(episode.extras["redrawn"])
+    assert told == source.redrawn > 0
     away = replace(OFF, shift=5000.0)
     source = SupervoxelSource(scans, augmentation=away, max_draws=3, cache=cache)
     with pytest.raises(DataError, match="in 3 draws augmentation always moved"):

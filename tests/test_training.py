@@ -35,7 +35,10 @@ WRONG_SETTINGS: dict[str, tuple[dict[str, object], str]] = {
     "no lr": ({"lr": 0}, "'lr' must be more than 0; got 0"),
     "not a number": ({"lr": float("nan")}, "'lr' must be finite"),
     "momentum of 1": ({"momentum": 1}, "'momentum' must be at most"),
-    "unknown word": ({"optimizer": "adam"}, "one of sgd, adamw; got 'adam'; did you mean 'adamw'?"),
+    "unknown word": (
+        {"optimizer": "adan"},
+        "one of sgd, adam, adamw; got 'adan'; did you mean 'adam'?",
+    ),
     "precision": ({"precision": "64"}, "one of 32, bf16, 16, auto; got '64'"),
     "devices": ({"episodes_per_step": 3, "devices": 2}, "must be a multiple of 2"),
 }

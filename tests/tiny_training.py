@@ -56,7 +56,8 @@ class TinySource:
         if index == self.nan_at:
             images = images * float("nan")
         support = Support(images[:1, None, None], mask[None, None, None])
-        return Episode(support, images[1:, None], mask.long()[None, None])
+        extras = {"redrawn": torch.tensor([index % 2])}
+        return Episode(support, images[1:, None], mask.long()[None, None], extras=extras)
 
     def describe(self) -> dict[str, Any]:
         return {"source": "tiny", "seed": self.seed, "nothing": None}

@@ -1,11 +1,9 @@
 """What is installed, without importing any of it."""
 
-from importlib.machinery import PathFinder
-from importlib.util import find_spec
-
 from rich.table import Table
 from rich.text import Text
 
+from fewshot_seg.about import about, module_spec
 from fewshot_seg.errors import PluginError, UnknownNameError, did_you_mean
 from fewshot_seg.registry import KINDS, Provider, Registry
 
@@ -29,7 +27,7 @@ def table_of(kind: str, *, load: bool) -> tuple[Table, int]:
     """
     registry = Registry(kind)
     table = Table(title=KINDS[kind], title_justify="left", title_style="bold")
-    for heading in ("name", "provided by", "stands in", ""):
+    for heading in ("name", "provided by", "", "what it is"):
         table.add_column(heading)
     unusable = 0
     for name, claims in registry.providers().items():
@@ -38,16 +36,27 @@ def table_of(kind: str, *, load: bool) -> tuple[Table, int]:
         table.add_row(
             Text(name),
             Text(" and ".join(map(str, claims))),
-            Text(" and ".join(claim.value for claim in claims)),
             Text(trouble or "", style="red"),
+            _what(claims, stands_in=trouble is not None),
         )
     return table, unusable
+
+
+def _what(claims: tuple[Provider, ...], *, stands_in: bool) -> Text:
+    """The author's own words; reconstructed methods and their parts are marked as such.
+
+    stands_in: where each claim's object stands instead, for one that cannot be used.
+    """
+    if stands_in:
+        return Text(" and ".join(claim.value for claim in claims))
+    summary, reconstructed = about(claims[0].entry)
+    return Text(summary) + Text(" RECONSTRUCTED" if reconstructed else "", style="yellow")
 
 
 def _trouble(registry: Registry, name: str, claims: tuple[Provider, ...], load: bool) -> str | None:
     if len(claims) > 1:
         return "claimed twice; uninstall one"
-    if not _module_exists(claims[0].entry.module):
+    if module_spec(claims[0].entry.module) is None:
         return "broken: its module is not there"
     if load:
         try:
@@ -55,16 +64,3 @@ def _trouble(registry: Registry, name: str, claims: tuple[Provider, ...], load: 
         except PluginError as error:
             return f"broken: {error}"
     return None
-
-
-def _module_exists(name: str) -> bool:
-    """Whether a module can be found. Nothing is imported, not even its parents."""
-    first, *rest = name.split(".")
-    spec = find_spec(first)
-    found = first
-    for part in rest:
-        if spec is None or spec.submodule_search_locations is None:
-            return False
-        found = f"{found}.{part}"
-        spec = PathFinder.find_spec(found, spec.submodule_search_locations)
-    return spec is not None

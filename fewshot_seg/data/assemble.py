@@ -1,6 +1,7 @@
 """An episode put together from chosen slices."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -82,6 +83,11 @@ def episode_from_slices(
         torch.tensor([list(classes)]),
         {"query_position": torch.tensor([[one.position for one in query]])},
     )
+
+
+def counted(episode: Episode, redrawn: int) -> Episode:
+    """The episode with the number of draws that were thrown away before it, for the log."""
+    return replace(episode, extras={**episode.extras, "redrawn": torch.tensor([redrawn])})
 
 
 def _images(slices: Sequence[Slice]) -> Float[Tensor, "slice channel height width"]:

@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from fewshot_seg.data.assemble import Slice, episode_from_slices
+from fewshot_seg.data.assemble import Slice, counted, episode_from_slices
 from fewshot_seg.data.augment import Augmentation
 from fewshot_seg.data.candidates import Candidates, Pick
 from fewshot_seg.data.prepare import PreparedScan
@@ -61,7 +61,8 @@ class SupervisedSource:
 
     Ways are drawn uniformly; one of them, also drawn, is shown by every query slice. A slice is
     drawn by scan first, so each patient counts the same.
-    `redrawn` counts the draws thrown away in this process; it influences nothing.
+    `redrawn` counts the draws thrown away in this process, `extras["redrawn"]` those of an episode
+    (the training log has them); they influence nothing.
     `extras["query_position"]` says where in its scan each query slice lies, from 0 to 1.
 
     Raises OptionError, UnknownNameError or DataError when no episode could ever be drawn.
@@ -122,7 +123,7 @@ class SupervisedSource:
             episode = self._assemble(ways, *picks, generator)
             if _is_complete(episode):
                 self.redrawn += unpaired + vanished
-                return episode
+                return counted(episode, unpaired + vanished)
             vanished += 1
         raise DataError(
             f"episode {index} (classes {list(ways)}) was drawn {self.task.max_draws} times without "

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fewshot_seg.data.assemble import counted
 from fewshot_seg.data.augment import Augmentation
 from fewshot_seg.data.prepare import PreparedScan
 from fewshot_seg.data.pseudo_cache import AUTO
@@ -113,10 +114,10 @@ class SupervoxelSource:
         if index < 0:
             raise ValueError(f"episodes are numbered from 0; got {index}")
         generator = np.random.default_rng([self.seed, index, STREAM])
-        for _ in range(self.numbers["max_draws"]):
+        for failed in range(self.numbers["max_draws"]):
             episode = self._draw(index, generator)
             if episode is not None:
-                return episode
+                return counted(episode, failed)
             self.redrawn += 1
         raise DataError(
             f"episode {index}: in {self.numbers['max_draws']} draws augmentation always moved the "

@@ -88,7 +88,7 @@ def cross_validate(
         seeds=(seed,),
     )
     scores = FoldScores()
-    used: torch.device | str = "cpu"
+    origin = provenance()
     for fold in chosen:
         load = _loader(dataset, fold, size, channels, intensity)
         for class_id in ids:
@@ -110,11 +110,12 @@ def cross_validate(
                 unlabelled=pool,
             )
             used = device_of(method) if device is None else device
+            origin = provenance(used, method)
             scores += found
             if on_scores is not None:
                 on_scores(found)
     require_rows(scores, dataset.name)
-    return Results(protocol, scores, name, provenance(used))
+    return Results(protocol, scores, name, origin)
 
 
 def intensity_rule(dataset: Dataset, intensity: Intensity | None) -> str:

@@ -10,17 +10,22 @@ import torch
 
 import fewshot_seg
 from fewshot_seg._version import __version__
+from fewshot_seg.about import about
+from fewshot_seg.registry import Registry
 
+RECONSTRUCTED = "RECONSTRUCTED, no reproduction of the paper"
 PACKAGES = ("torch", "timm", "monai", "numpy", "scipy", "nibabel")
 
 
-def provenance(device: torch.device | str = "cpu") -> dict[str, str]:
+def provenance(device: torch.device | str = "cpu", method: object = None) -> dict[str, str]:
     """Plain facts about this run, without any path or host name; values are text.
 
+    status: for a registered method that is a reconstruction, says so.
     commit: of the source checkout the library runs from, with "+changes" when files differ from
         it; "none" for an installed package.
     """
     return {
+        **_status(method),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "device": device_name(device),
         "commit": _commit() or "none",
@@ -28,6 +33,14 @@ def provenance(device: torch.device | str = "cpu") -> dict[str, str]:
         "fewshot_seg": __version__,
         **{name: _version(name) for name in PACKAGES},
     }
+
+
+def _status(method: object) -> dict[str, str]:
+    recipe = getattr(method, "recipe", None)
+    claims = () if recipe is None else Registry("method").providers().get(recipe.method, ())
+    if not any(about(claim.entry).reconstructed for claim in claims):
+        return {}
+    return {"status": RECONSTRUCTED}
 
 
 def device_name(device: torch.device | str) -> str:

@@ -20,10 +20,11 @@ def results_table(
     origin = ", ".join(
         f"{key} {provenance[key]}" for key in ("date", "device") if key in provenance
     )
+    status = f"{name or 'The method'}: {provenance['status']}." if "status" in provenance else ""
     # Text, not str: rich would read brackets in a name as markup.
     table = Table(
         title=Text(name or protocol.dataset),
-        caption=Text("\n".join(filter(None, [protocol.describe(), origin]))),
+        caption=Text("\n".join(filter(None, [status, protocol.describe(), origin]))),
         caption_justify="left",
     )
     surfaces = any(not math.isnan(entry.hd95) for entry in summaries.values())

@@ -277,7 +277,7 @@ def _evaluate(
         recipe = getattr(method, "recipe", None)
         name = "" if recipe is None else recipe.method
     used = device_of(method) if device is None else device
-    return Results(protocol, scores, name, provenance(used))
+    return Results(protocol, scores, name, provenance(used, method))
 
 
 def _joined(results: Results, found: Results, path: Path) -> Results:

@@ -63,6 +63,12 @@ class _Losses(nn.Module):
         return {**output.losses, "total": total, **_scalars(output.diagnostics)}
 
 
+def _redrawn(episode: Episode) -> dict[str, Tensor]:
+    """Draws thrown away for an episode of this step, in the mean; most sources count them."""
+    count = episode.extras.get("redrawn")
+    return {} if count is None else {f"{DIAGNOSTICS}redrawn": count.float().mean()}
+
+
 def _scalars(diagnostics: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Named for the log; a vector gives a number for each entry."""
     found: dict[str, Tensor] = {}
@@ -92,7 +98,7 @@ class Engine:
         self.optimizer.zero_grad()
         losses: dict[str, Tensor] = self.module(_Parcel(episode.to(self.fabric.device)))
         self.fabric.backward(losses["total"])
-        return {**losses, GRADIENT: self._clip()}
+        return {**losses, **_redrawn(episode), GRADIENT: self._clip()}
 
     def apply(self) -> None:
         """Move the weights by the gradients."""

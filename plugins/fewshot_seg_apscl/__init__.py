@@ -1,4 +1,4 @@
-"""APSCL: Anatomical Prior guided Spatial Contrastive Learning.
+"""APSCL: Anatomical Prior guided Spatial Contrastive Learning. RECONSTRUCTED.
 
 W. Huang, J. Hu, X. Bi, B. Xiao, "Anatomical Prior Guided Spatial Contrastive Learning for Few-Shot
 Medical Image Segmentation", ACM MM 2024, doi 10.1145/3664647.3680558. No code was published: this
