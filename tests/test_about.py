@@ -1,5 +1,6 @@
 """What is said of a part is read from its source, and reconstructions are marked everywhere."""
 
+import io
 import subprocess
 import sys
 from dataclasses import replace
@@ -80,7 +81,7 @@ def test_results_of_a_reconstruction_say_so() -> None:
     assert "status" not in provenance("cpu", object())
     dataset = abdomen(n_scans=5, size=32, n_slices=8)
     results = evaluate_unlearned("copy", dataset, folds=[0], novel=["liver"], size=32)
-    console = Console(width=120, record=True, quiet=True)
+    console = Console(width=120, record=True, file=io.StringIO())
     console.print(results.table())
     assert RECONSTRUCTED not in console.export_text()
     marked = replace(results, provenance={**results.provenance, "status": RECONSTRUCTED})

@@ -70,7 +70,9 @@ def train_fold(
     height, width = (size, size) if isinstance(size, int) else size
     split = choose_fold(dataset, fold, n_folds=n_folds, n_support=n_support, rule=fold_rule)
     held_out = class_ids(dataset.classes, [novel] if isinstance(novel, str | int) else novel)
-    drawn = EpisodeSettings.from_dict({**recipe.episodes, **(episodes or {})})
+    # kept in the recipe, as testing must give the method what training gave it
+    recipe = replace(recipe, episodes={**recipe.episodes, **(episodes or {})})
+    drawn = EpisodeSettings.from_dict(recipe.episodes)
     if setting is None:
         setting = "leave_one_organ" if drawn.reads_labels else "setting1"
     base = base_classes(dataset, held_out, setting, reads_labels=drawn.reads_labels)
