@@ -24,26 +24,12 @@ def way_labels(
     return torch.where(spread == IGNORE, torch.full_like(own, IGNORE), own)
 
 
-def queries_for_ways(
-    images: Float[Tensor, "batch query channel height width"], n_way: int
-) -> Float[Tensor, "task query channel height width"]:
-    """The query images once for each way; task = (batch way)."""
-    return repeat(images, "b q c h x -> (b w) q c h x", w=n_way)
-
-
 def label_logits(
     odds: Float[Tensor, "batch query way height width"],
 ) -> Float[Tensor, "batch query label height width"]:
     """Logits from each way's log-odds against background: 0 for background, so a pixel goes to
     the most probable way if that is above one half."""
     return torch.cat([torch.zeros_like(odds[:, :, :1]), odds], 2)
-
-
-def log_odds(
-    probabilities: Float[Tensor, "*shape"], eps: float = torch.finfo(torch.float32).eps
-) -> Float[Tensor, "*shape"]:
-    """log(p / (1 - p)) with p held `eps` away from 0 and 1."""
-    return probabilities.float().clamp(eps, 1 - eps).logit()
 
 
 def silence_empty(

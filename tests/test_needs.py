@@ -13,8 +13,6 @@ from fewshot_seg.binary import (
     NEVER,
     empty_ways,
     label_logits,
-    log_odds,
-    queries_for_ways,
     silence_empty,
     way_labels,
 )
@@ -115,21 +113,12 @@ def test_way_labels_by_hand() -> None:
     assert torch.equal(way_labels(labels, 2), expected)
 
 
-def test_queries_are_repeated_way_by_way() -> None:
-    images = torch.arange(2.0).view(2, 1, 1, 1, 1)
-    assert queries_for_ways(images, 3).flatten().tolist() == [0, 0, 0, 1, 1, 1]
-
-
 def test_a_pixel_goes_to_the_most_probable_way_above_one_half() -> None:
     probabilities = torch.tensor([[0.4, 0.3], [0.7, 0.8], [0.6, 0.2]])  # pixel way
-    odds = log_odds(probabilities).T.reshape(1, 1, 2, 3, 1)
+    odds = probabilities.logit().T.reshape(1, 1, 2, 3, 1)
     assert label_logits(odds).argmax(2).flatten().tolist() == [0, 2, 1]
     one = label_logits(odds[:, :, :1]).softmax(2)[:, :, 1]
     torch.testing.assert_close(one.flatten(), probabilities[:, 0])
-
-
-def test_certain_probabilities_have_finite_odds() -> None:
-    assert torch.isfinite(log_odds(torch.tensor([0.0, 1.0]))).all()
 
 
 def test_a_way_without_support_gets_no_pixel() -> None:
