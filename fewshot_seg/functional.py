@@ -65,6 +65,25 @@ def masked_average(
     return total / (masks.sum((-2, -1)).unsqueeze(-1) + EPS)
 
 
+def masked_average_at_mask(
+    maps: Float[Tensor, "*batch dim rows cols"], masks: Float[Tensor, "*batch height width"]
+) -> Float[Tensor, "*batch dim"]:
+    """`masked_average` of the maps upsampled to the masks (bilinear, align_corners False), without
+    ever upsampling them: the sum over pixels of (up F) * m is that over positions of F * (up^T m).
+    """
+    down = _upsampling(maps.shape[-2], masks.shape[-2], maps).mT
+    across = _upsampling(maps.shape[-1], masks.shape[-1], maps)
+    weights = down @ masks.to(maps.dtype) @ across
+    total = (maps * weights.unsqueeze(-3)).sum((-2, -1))
+    return total / (masks.sum((-2, -1)).unsqueeze(-1) + EPS)
+
+
+def _upsampling(few: int, many: int, like: Tensor) -> Float[Tensor, "many few"]:
+    """The matrix that `resize` applies along one axis."""
+    identity = torch.eye(few, device=like.device, dtype=like.dtype).unsqueeze(0)
+    return F.interpolate(identity, size=many, mode="linear", align_corners=False)[0].mT
+
+
 def normalise(vectors: Tensor, dim: int, eps: float) -> Tensor:
     """Vectors along `dim` over their length, which is taken as at least `eps`."""
     return vectors / torch.linalg.vector_norm(vectors, dim=dim, keepdim=True).clamp_min(eps)

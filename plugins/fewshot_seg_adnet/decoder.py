@@ -15,7 +15,7 @@ from fewshot_seg.functional import (
     cosine_maps,
     full_precision,
     masked_average,
-    resize,
+    masked_average_at_mask,
 )
 
 CLAMP = torch.finfo(torch.float32).eps
@@ -105,7 +105,7 @@ class Anomaly(nn.Module):
 
     def _pool(self, maps: Tensor, masks: Tensor) -> Float[Tensor, "batch way shot dim"]:
         if self.pool_at == "mask":
-            return masked_average(resize(maps, (masks.shape[-2], masks.shape[-1])), masks)
+            return masked_average_at_mask(maps, masks)
         return masked_average(maps, area_average(masks, (maps.shape[-2], maps.shape[-1])))
 
 

@@ -12,6 +12,7 @@ from fewshot_seg.functional import (
     cosine_maps,
     full_precision,
     masked_average,
+    masked_average_at_mask,
     resize,
 )
 
@@ -72,6 +73,6 @@ class Cosine(nn.Module):
     def _pool(self, maps: Tensor, masks: Tensor) -> Float[Tensor, "batch way shot dim"]:
         grid = (maps.shape[-2], maps.shape[-1])
         if self.pool_at == "mask":
-            return masked_average(resize(maps, (masks.shape[-2], masks.shape[-1])), masks)
+            return masked_average_at_mask(maps, masks)
         small = area_average(masks, grid) if self.mask_resize == "area" else resize(masks, grid)
         return masked_average(maps, small)
