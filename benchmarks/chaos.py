@@ -57,15 +57,12 @@ CHANGES: dict[str, Any] = {"encoder": "resnet18", "ce_weights": [0.3, 1.0]}
 """The same for every method made of parts; all else is the recipe's."""
 OWN: dict[str, dict[str, Any]] = {
     "apscl": {"bg": "grid"},
-    "poissonseg": {"decoder.window": 1},  # 16x16 nodes at 128 pixels, as its notes have at 256
     "senet": {"segmenter_width": 32, "conditioner_width": 16},
     "rpnet": {"encoder": {"name": "unet", "width": 16}},
     "gcn_de": {"width_divisor": 2},
     "aas_dcl": {"width": 8},
 }
 """Options that only one method has."""
-OWN_TRAINING: dict[str, dict[str, Any]] = {"poissonseg": {"lr": 1e-4}}
-"""The one exception from `TRAINING`: with few nodes 1e-3 gets stuck (tests/test_poisson.py)."""
 WHOLE = ("senet", "rpnet", "gcn_de", "aas_dcl")
 """Whole networks: they have their own encoder and losses."""
 TABLE = (
@@ -133,7 +130,7 @@ def main(
                 setting=protocol,
                 size=size,
                 seed=seed,
-                training={**TRAINING, **OWN_TRAINING.get(method, {}), "steps": steps},
+                training={**TRAINING, "steps": steps},
                 augmentation=augmentation_named(augmentation),
                 episodes=episodes,
             )

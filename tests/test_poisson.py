@@ -281,8 +281,7 @@ def test_one_episode_is_learnt_by_heart() -> None:
 @pytest.mark.parametrize(("lr", "learns"), [(1e-3, False), (1e-4, True)])
 def test_few_nodes_need_small_steps(lr: float, learns: bool) -> None:
     """4 x 4 nodes an image: three foreground cells whose neighbours are mostly background. AdamW at
-    1e-3 gets stuck above the loss of a coin toss; 1e-4 learns the same episode. This is why
-    benchmarks/chaos.py trains poissonseg at 1e-4, and why it scored below `copy` at 1e-3."""
+    1e-3 gets stuck above the loss of a coin toss; 1e-4 learns the same episode."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         encoder = {"name": "timm", "backbone": "resnet18", "stride": 8, "dim": 32}
