@@ -9,7 +9,8 @@ the same episodes: half of them from labels of the other organs, half from super
 "setting1" trains once, without any label, as ALPNet, SRNet, LVQM (superpixels) and ADNet
 (supervoxels) were. Encoder, training settings and loss weights are the same for every method
 (`TRAINING`, `CHANGES`), so the recipes' own are not used; whole networks have a width that brings
-their step near that of the others (`OWN`). `copy` needs no training.
+their step near that of the others (`OWN`). `copy` and
+`copy_registered` (the mask moved by affine registration) need no training.
 
 Every run is resumable: the same command goes on where it was stopped, and finished runs are only
 tested again, so organs can be trained side by side and tabulated together afterwards. The table
@@ -67,8 +68,10 @@ WHOLE = ("senet", "rpnet", "gcn_de", "aas_dcl")
 """Whole networks: they have their own encoder and losses."""
 TABLE = (
     "senet", "panet", "alpnet", "poissonseg", "rpnet", "gcn_de", "srnet", "aas_dcl", "adnet",
-    "lvqm", "apscl", "copy",
+    "lvqm", "apscl", "copy", "copy_registered",
 )  # fmt: skip
+UNLEARNED: dict[str, dict[str, Any]] = {"copy": {}, "copy_registered": {"registration": True}}
+"""Rows that need no training: the method `copy` with these options."""
 ORGANS = ("liver", "right kidney", "left kidney", "spleen")
 SELF_SUPERVISED = ("alpnet", "srnet", "lvqm", "adnet")
 PROTOCOLS = ("leave_one_organ", "setting1")
@@ -105,10 +108,16 @@ def main(
     tables: list[Results] = []
     seconds: dict[str, float] = {}
     for method in (name.strip() for name in names.split(",")):
-        if method == "copy":
+        if method in UNLEARNED:
             tables.append(
                 evaluate_unlearned(
-                    "copy", dataset, folds=[fold], novel=chosen, size=size, surface=surface
+                    resolve_recipe("copy", UNLEARNED[method]),
+                    dataset,
+                    folds=[fold],
+                    novel=chosen,
+                    size=size,
+                    surface=surface,
+                    name=method,
                 )
             )
             continue

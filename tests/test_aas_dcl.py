@@ -117,7 +117,7 @@ def test_the_order_of_auxiliary_images_does_not_matter() -> None:
 
 def test_segmentation_losses_are_of_the_answer() -> None:
     episode = make_episode(n_way=2, needs=NEEDS)
-    output = small().train()(episode)
+    output = small(supervise="selected").train()(episode)
     assert episode.query_labels is not None
     close(output.losses["ce"], segmentation_loss(output.logits, episode.query_labels))
     close(output.losses["dice"], soft_dice_loss(output.logits, episode.query_labels))

@@ -14,6 +14,7 @@ from fewshot_seg.cli import app
 from fewshot_seg.cli.values import parse_numbers, parse_settings
 from fewshot_seg.demo.scans import make_scans
 from fewshot_seg.errors import OptionError
+from fewshot_seg.evaluation import Results
 
 SMALL = [
     *("--set", 'encoder={name="timm", backbone="test_resnet", dim=16, in_channels=1}'),
@@ -163,6 +164,15 @@ def test_copy_needs_no_training(scans: Path, tmp_path: Path) -> None:
     assert "spleen" in told.output
 
 
+def test_a_method_that_does_not_learn_can_be_changed(scans: Path, tmp_path: Path) -> None:
+    told = _run(
+        *("evaluate", "--method", "copy", "--set", "registration=true", "--data", scans),
+        *("--folds", "0", "--organ", "spleen", "--size", "32", "--no-surface", "--out", tmp_path),
+    )
+    assert told.exit_code == 0, told.output
+    assert Results.from_json(tmp_path / "results.json").name == "copy (registration=true)"
+
+
 def test_data_check_tells_what_is_wrong(scans: Path, tmp_path: Path) -> None:
     good = _run("data", "check", scans)
     assert good.exit_code == 0
@@ -187,6 +197,10 @@ WRONG = [
     ([*TRAIN[:-3], "--data", "nowhere", "--novel", "liver"], "neither a folder nor a data set"),
     (["evaluate", "--data", "phantom_abdomen"], "give either runs to test, or --method"),
     (["evaluate", "no/such", "--data", "phantom_abdomen"], "there is no checkpoint"),
+    (["evaluate", "no/such", "--data", "phantom_abdomen", "--set", "floor=0.1"],
+     "a trained run is tested as it was trained"),
+    (["evaluate", "--data", "phantom_abdomen", "--method", "copy", "--set", "flor=0.1"],
+     "did you mean 'floor'"),
     (["evaluate", "--data", "phantom_abdomen", "--method", "copy", "--matching", "part-3"],
      "did you mean 'parts-3'"),
     (["segment", "--checkpoint", "no.safetensors", "--support", "a", "--label", "b", "c"],

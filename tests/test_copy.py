@@ -81,3 +81,47 @@ def test_wrong_inputs() -> None:
         Copy().segment(state, torch.zeros(1, 1, 1, 1, 3))
     with pytest.raises(ValueError, match="floor must lie between"):
         Copy(floor=0.0)
+
+
+def shifted(by: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """A bright square 24 x 24 on a slope of grey, `by` pixels to the right: image and mask."""
+    mask = torch.zeros(64, 64)
+    mask[20:44, 12 + by : 36 + by] = 1
+    return 2 * mask + torch.linspace(0, 0.1, 64), mask
+
+
+def test_registration_moves_the_mask_with_the_image() -> None:
+    image, mask = shifted(0)
+    moved = [shifted(by) for by in (0, 4, 8)]
+    support = Support(image[None, None, None, None], mask[None, None, None])
+    queries = torch.stack([query for query, _ in moved])[None, :, None]
+    task = Episode(support, queries)
+    plain, laid_over = Copy().eval()(task).logits, Copy(registration=True).eval()(task).logits
+    for number, (_, truth) in enumerate(moved):
+        overlaps = [
+            (2 * ((one[0, number].argmax(0) == 1) * truth).sum() / (2 * truth.sum())).item()
+            for one in (plain, laid_over)
+        ]
+        assert overlaps[1] > 0.95
+        assert number == 0 or overlaps[0] < 0.9
+    state = Copy(registration=True).encode_support(task.support)
+    assert torch.equal(Copy(registration=True).segment(state, task.query_images), laid_over)
+
+
+def test_registration_keeps_ways_shots_and_queries_apart() -> None:
+    torch.manual_seed(0)
+    images = torch.rand(2, 2, 2, 1, 16, 16)
+    masks = (torch.rand(2, 2, 2, 16, 16) > 0.5).float()
+    queries = torch.rand(2, 3, 1, 16, 16)
+    method = Copy(registration=True).eval()
+    whole = method(Episode(Support(images, masks), queries)).logits
+    for batch in range(2):
+        for query in range(3):
+            one = Episode(
+                Support(images[batch : batch + 1], masks[batch : batch + 1]),
+                queries[batch : batch + 1, query : query + 1],
+            )
+            torch.testing.assert_close(method(one).logits[0, 0], whole[batch, query])
+    order = [1, 0]
+    swapped = method(Episode(Support(images[:, :, order], masks[:, :, order]), queries)).logits
+    torch.testing.assert_close(swapped, whole)

@@ -15,7 +15,7 @@ from fewshot_seg.building import recipe_of
 from fewshot_seg.episode import Episode, Support
 from fewshot_seg.errors import EpisodeError, OptionError
 from fewshot_seg.testing import check_decoder, check_method, make_episode
-from fewshot_seg_poissonseg.decoder import Poisson
+from fewshot_seg_poissonseg.decoder import Poisson, calibrated
 
 
 def pipeline(**options: Any) -> nn.Module:
@@ -35,6 +35,7 @@ VARIANTS: list[dict[str, Any]] = [
     {"graph": "dense"},
     {"solver": "iterative", "steps": 100},
     {"spatial": 0.3, "rebalance": True},
+    {"zero": "mean"},
 ]
 
 
@@ -143,6 +144,7 @@ def test_solvers_agree_in_the_decoder() -> None:
         {"hub_limit": 12},
         {"refine_pixels": True},
         {"rebalance": True},
+        {"zero": "mean"},
         {"solver": "iterative", "steps": 3},
     ],
     ids=str,
@@ -155,6 +157,48 @@ def test_each_option_changes_the_answer(options: dict[str, Any]) -> None:
         state = decoder.describe(features.support, task.support.masks)
         answers.append(decoder(features.query, state, (8, 8)).detach())
     assert (answers[0] - answers[1]).abs().max() > 1e-2
+
+
+def test_calibrated_values_against_a_loop() -> None:
+    """Three labels of which graph 1 lacks one, and graph 2 has a single one."""
+    u = torch.randn(3, 9, 3, generator=generator(0))
+    owners = [[0, 0, 1, 2, 2, None, None, 1, 0], [0, 1, 1, None, 0, None, 1, 1, 0], [1] * 9]
+    labels = torch.zeros(3, 9, 3)
+    wanted = torch.empty(3, 9, 3)
+    for graph, nodes in enumerate(owners):
+        for node, label in enumerate(nodes):
+            if label is not None:
+                labels[graph, node, label] = 1
+        for label in range(3):
+            own = [u[graph, i, label] for i, at in enumerate(nodes) if at == label]
+            rest = [u[graph, i, label] for i, at in enumerate(nodes) if at not in (None, label)]
+            if not own or not rest:
+                wanted[graph, :, label] = 0.0 if own else -1.0
+                continue
+            high, low = sum(own) / len(own), sum(rest) / len(rest)
+            if high < low:  # cannot be a solution of Poisson learning
+                u[graph, :, label] *= -1
+                high, low = -high, -low
+            wanted[graph, :, label] = (u[graph, :, label] - (high + low) / 2) / ((high - low) / 2)
+    close(calibrated(u, labels), wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_the_mean_over_the_graph_cuts_it_into_halves(rows: int) -> None:
+    """Why `zero` is not "mean": features along a quarter of a circle, the first rows are the organ.
+    u > 0 gives it two fifths of the query however small it is; the middle between the labelled
+    nodes follows its size."""
+    angle = torch.linspace(0, torch.pi / 2, 144)
+    maps = torch.stack([angle.cos(), angle.sin()]).reshape(1, 1, 2, 12, 12)
+    masks = torch.zeros(1, 1, 1, 12, 12)
+    masks[..., :rows, :] = 1
+    share = {}
+    for zero in ("mean", "middle"):
+        decoder = Poisson(zero=zero, window=1)
+        logits = decoder(maps, decoder.describe(maps.unsqueeze(1), masks), (12, 12))
+        share[zero] = (logits.argmax(2) == 1).float().mean().item()
+    assert share["mean"] > 0.4
+    assert share["middle"] < rows / 12 + 0.15
 
 
 def test_rebalancing_moves_no_decision_of_one_way() -> None:
@@ -241,6 +285,7 @@ def test_recipe() -> None:
 WRONG = [
     ({"solver": "cg"}, "solver='cg' is not one of dense, iterative"),
     ({"graph": "full"}, "graph='full'"),
+    ({"zero": "median"}, "zero='median' is not one of middle, mean"),
     ({"k": 0}, "k=0"),
     ({"scale": 0.0}, "scale=0.0"),
     ({"window": 0}, "window=0"),

@@ -149,6 +149,10 @@ def evaluate(
         list[str] | None,
         typer.Option("--novel", "--organ", help="Only this class. Repeatable."),
     ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Change --method: registration=true. Repeatable."),
+    ] = None,
     matching: Matching = "parts-3",
     folder: Annotated[
         Path, typer.Option("--out", help="Where results.json and results.csv are written.")
@@ -170,15 +174,22 @@ def evaluate(
 ) -> None:
     """Test runs on the scans and classes that they did not see.
 
-    --size, --n-folds and --window are for --method; runs know their own.
+    --set, --size, --n-folds and --window are for --method; runs know their own.
 
     [bold]Example[/]  fewshot-seg evaluate runs --data my-scans --novel liver
     """
     from fewshot_seg.errors import OptionError
-    from fewshot_seg.experiment import evaluate_runs, evaluate_unlearned, open_dataset
+    from fewshot_seg.experiment import (
+        evaluate_runs,
+        evaluate_unlearned,
+        open_dataset,
+        resolve_recipe,
+    )
 
     if (method is None) == (not runs):
         raise OptionError("give either runs to test, or --method with one that does not learn")
+    if settings and method is None:
+        raise OptionError("--set changes --method; a trained run is tested as it was trained")
     dataset = open_dataset(data, **parse_settings(data_option or []))
     numbers = None if folds is None else parse_numbers(folds)
     if method is None:
@@ -193,7 +204,7 @@ def evaluate(
         )
     else:
         results = evaluate_unlearned(
-            method,
+            resolve_recipe(method, parse_settings(settings or [])),
             dataset,
             matching=matching,
             folds=numbers,
@@ -203,6 +214,7 @@ def evaluate(
             size=size,
             n_folds=n_folds,
             window=window,
+            name=f"{method} ({', '.join(settings)})" if settings else None,
         )
     results.to_json(folder / "results.json")
     results.to_csv(folder / "results.csv")

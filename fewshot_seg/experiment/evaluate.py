@@ -30,6 +30,7 @@ from fewshot_seg.experiment.notes import RunNotes, checkpoint_path, find_runs, r
 from fewshot_seg.experiment.train import choose_fold, fresh_method
 from fewshot_seg.inference import channels_of
 from fewshot_seg.interfaces import Method
+from fewshot_seg.recipe import Recipe
 
 OnScores = Callable[[FoldScores], None]
 
@@ -129,7 +130,7 @@ def evaluate_untrained(
 
 
 def evaluate_unlearned(
-    method: str,
+    method: str | Recipe,
     dataset: Dataset,
     *,
     matching: str = "parts-3",
@@ -146,17 +147,23 @@ def evaluate_unlearned(
     device: torch.device | str | None = None,
     surface: bool = True,
     unlabelled: str = "train",
+    name: str | None = None,
     on_scores: OnScores | None = None,
 ) -> Results:
-    """Test a registered method as it is built, on every fold and class or those given.
+    """Test a method as it is built, on every fold and class or those given.
 
-    One with weights is tested with those that `seed` gives it, and named "(untrained)".
+    method: a registered name, or a recipe. One with weights is tested with those that `seed`
+        gives it, and named "(untrained)".
+    name: of the row, in place of the method's.
     Other arguments as in `train_fold` and `evaluate_runs`, which it raises as well.
     """
     rule = get_matching(matching)
     height, width = (size, size) if isinstance(size, int) else size
-    network = fresh_method(recipe_of(method), size=(height, width), seed=seed)
-    learns = any(True for _ in network.parameters())
+    recipe = recipe_of(method)
+    network = fresh_method(recipe, size=(height, width), seed=seed)
+    if name is None:
+        learns = any(True for _ in network.parameters())
+        name = f"{recipe.method} (untrained)" if learns else recipe.method
     splits = make_folds(dataset.ids, n_folds=n_folds, n_support=n_support, rule=fold_rule)
     chosen = range(len(splits)) if folds is None else list(dict.fromkeys(folds))
     classes = class_ids(dataset.classes, dataset.classes if novel is None else novel)
@@ -193,7 +200,7 @@ def evaluate_unlearned(
             device=device,
             surface=surface,
             unlabelled=unlabelled,
-            name=f"{method} (untrained)" if learns else method,
+            name=name,
         )
         if on_scores is not None:
             on_scores(found.scores)

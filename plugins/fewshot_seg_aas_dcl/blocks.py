@@ -11,21 +11,30 @@ from torch import Tensor, nn
 from fewshot_seg.interfaces import FeatureMaps
 
 
-def convolutions(dims: tuple[int, ...]) -> nn.Sequential:
-    """5x5 convolutions from each of `dims` to the next, with batch norm and ReLU; size is kept."""
+def convolutions(dims: tuple[int, ...], norm: str = "instance") -> nn.Sequential:
+    """5x5 convolutions from each of `dims` to the next, with a norm and ReLU; size is kept.
+
+    norm: "instance", each map by its own mean and variance, or "batch" (official). The weights have
+        the same names; with one image in training the two are the same.
+    """
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(dims):
-        layers += [nn.Conv2d(inputs, outputs, 5, padding=2), nn.BatchNorm2d(outputs), nn.ReLU()]
+        scale = nn.BatchNorm2d(outputs) if norm == "batch" else _instance_norm(outputs)
+        layers += [nn.Conv2d(inputs, outputs, 5, padding=2), scale, nn.ReLU()]
     return nn.Sequential(*layers)
+
+
+def _instance_norm(dim: int) -> nn.Module:
+    return nn.InstanceNorm2d(dim, affine=True)
 
 
 @final
 class Up(nn.Module):
     """Twice the size (nearest), then three convolutions."""
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, norm: str = "instance") -> None:
         super().__init__()
-        self.convolutions = convolutions((inputs, outputs, outputs, outputs))
+        self.convolutions = convolutions((inputs, outputs, outputs, outputs), norm)
 
     def forward(self, maps: FeatureMaps) -> Float[Tensor, "image outputs height width"]:
         return self.convolutions(F.interpolate(maps, scale_factor=2, mode="nearest"))

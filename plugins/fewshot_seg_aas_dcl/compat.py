@@ -22,6 +22,10 @@ class Quirks:
     mixed_contexts: the context loss reads its vectors with channels and positions mixed up.
     per_column: similarities are scaled to [0, 1] within each column instead of the whole map.
     joint_dice: soft Dice over both classes together, which is the mean probability of an error.
+    running_norm: batch norm whose running statistics mix the support branch, the gated query
+        branch, auxiliary images and all rounds of the refinement. In training each pass has its
+        own; at test these fit none of them, and the answer may be empty. Without the quirk every
+        map is normalised by itself, which is what training with one episode a step does anyway.
     """
 
     drop_label_1: bool = False
@@ -31,6 +35,7 @@ class Quirks:
     mixed_contexts: bool = False
     per_column: bool = False
     joint_dice: bool = False
+    running_norm: bool = False
 
     @classmethod
     def named(cls, compat: str | Sequence[str]) -> "Quirks":
@@ -41,6 +46,11 @@ class Quirks:
             check_choice("compat", name, (OFFICIAL, *known))
         chosen = known if OFFICIAL in names else names
         return cls(**dict.fromkeys(chosen, True))
+
+    @property
+    def norm(self) -> str:
+        """The option of `convolutions`."""
+        return "batch" if self.running_norm else "instance"
 
     @property
     def minmax(self) -> str:

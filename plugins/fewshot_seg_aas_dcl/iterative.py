@@ -82,7 +82,7 @@ class ConstrainedIteration(nn.Module):
     """Split the query's features by the last answer, compare them with the support, answer anew.
 
     width: channels of the features.   iterations: 5 in the official code; 0 leaves the plain
-    network.   minmax, prototype: see `SimPrior`.
+    network.   minmax, prototype: see `SimPrior`.   norm: see `convolutions`.
     Raises OptionError for a negative number of iterations.
     """
 
@@ -93,6 +93,7 @@ class ConstrainedIteration(nn.Module):
         iterations: int = 5,
         minmax: str = "global",
         prototype: str = "sum",
+        norm: str = "instance",
     ) -> None:
         super().__init__()
         check_choice("minmax", minmax, MINMAX)
@@ -101,8 +102,8 @@ class ConstrainedIteration(nn.Module):
         self.iterations, self.minmax = iterations, minmax
         self.prior = SimPrior(minmax=minmax, prototype=prototype)
         if iterations:
-            self.merge = convolutions((2 * width, width))
-            self.fuse = convolutions((width + self.prior.channels(width), width))
+            self.merge = convolutions((2 * width, width), norm)
+            self.fuse = convolutions((width + self.prior.channels(width), width), norm)
 
     def forward(
         self,

@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 from fewshot_seg.binary import empty_ways, label_logits, silence_empty
 from fewshot_seg.episode import Episode, Output, Support
-from fewshot_seg.errors import OptionError
+from fewshot_seg.errors import OptionError, check_choice
 from fewshot_seg.functional import mean_probability_logits, segmentation_loss
 from fewshot_seg.interfaces import Images
 from fewshot_seg.needs import require
 from fewshot_seg_aas_dcl.blocks import convolutions, head, initialise
 from fewshot_seg_aas_dcl.compat import Quirks
 from fewshot_seg_aas_dcl.contrast import Auxiliary, DualLoss, DualTerms, runs_of
-from fewshot_seg_aas_dcl.iterative import ConstrainedIteration, Iterates, target_similarity
+from fewshot_seg_aas_dcl.iterative import ConstrainedIteration, Iterates, Pair, target_similarity
 from fewshot_seg_aas_dcl.network import STRIDE, QueryBranch, SupportBranch, TwoBranch
 from fewshot_seg_aas_dcl.segmentation import CE_SHARE, soft_dice_loss
 from fewshot_seg_aas_dcl.similarity import SimPrior
@@ -45,6 +45,8 @@ class AASDCL(nn.Module):
     in_channels: of images; grey ones are repeated.   iterations: of the refinement, 0 for none.
     prototype: "sum" (official) or "concat", see `class_prototypes`.   cells, temperature, factors:
         of the dual loss, see `DualLoss`.
+    supervise: which iterates the segmentation losses act on: "all" alike, or the "selected" one of
+        each pair only, which leaves the others untrained and yet to be selected at test.
     lambda_s, lambda_d: weights of the losses "cip" and "dual" (not in the official code).
     compat: quirks of the official code to reproduce, by name or several; "official" is all, see
         `fewshot_seg_aas_dcl.compat.Quirks`.
@@ -53,7 +55,8 @@ class AASDCL(nn.Module):
     and ways joined by their log-odds. Losses: "ce", "dice" (weights 0.8 and 0.2), "cip" (how ill
     the last iterate fits), "dual". In training with labels the episode must bring auxiliary images
     (EpisodeError).
-    Raises ValueError for images whose sides are not multiples of 16 or with other channels.
+    Raises ValueError for images whose sides are not multiples of 16, that have only 16 x 16 pixels
+    (one position at the bottleneck has no variance), or with other channels.
     """
 
     needs: ClassVar[tuple[str, ...]] = ("auxiliary",)
@@ -77,6 +80,7 @@ class AASDCL(nn.Module):
         cells: int | Sequence[int] = 4,
         temperature: float = 0.1,
         factors: Sequence[float] = (0.4, 0.6, 0.3),
+        supervise: str = "all",
         lambda_s: float = 1.0,
         lambda_d: float = 1.0,
         compat: str | Sequence[str] = (),
@@ -90,16 +94,18 @@ class AASDCL(nn.Module):
         ):
             if value < least:
                 raise OptionError(f"{name}={value} must be at least {least}")
+        check_choice("supervise", supervise, ("all", "selected"))
+        self.supervise = supervise
         self.quirks = Quirks.named(compat)
-        minmax = self.quirks.minmax
+        minmax, norm = self.quirks.minmax, self.quirks.norm
         self.weights = {"ce": CE_SHARE, "dice": 1 - CE_SHARE, "cip": lambda_s, "dual": lambda_d}
-        self.network = TwoBranch(width=width, in_channels=in_channels)
+        self.network = TwoBranch(width=width, in_channels=in_channels, norm=norm)
         self.prior = SimPrior(minmax=minmax, prototype=prototype)
         dim = self.network.dim
-        self.fuse = convolutions((dim + self.prior.channels(dim), dim))
+        self.fuse = convolutions((dim + self.prior.channels(dim), dim), norm)
         self.head = head(width)
         self.refine = ConstrainedIteration(
-            width=width, iterations=iterations, minmax=minmax, prototype=prototype
+            width=width, iterations=iterations, minmax=minmax, prototype=prototype, norm=norm
         )
         self.dual = DualLoss(
             factors=factors,
@@ -117,7 +123,7 @@ class AASDCL(nn.Module):
             require(episode, "auxiliary", by="aas_dcl")
         state = self.encode_support(episode.support)
         answer = self._answer(state, episode.query_images)
-        logits = self._join(state, answer.iterates)
+        logits = self._join(state, answer.iterates.best())
         empty = empty_ways(state.masks)
         if not learns:
             return Output(silence_empty(logits, empty), empty_support=empty)
@@ -143,7 +149,7 @@ class AASDCL(nn.Module):
                 f"query images must have the support's size {tuple(state.masks.shape[-2:])}; "
                 f"got {tuple(query_images.shape[-2:])}"
             )
-        logits = self._join(state, self._answer(state, query_images).iterates)
+        logits = self._join(state, self._answer(state, query_images).iterates.best())
         return silence_empty(logits, empty_ways(state.masks))
 
     def _answer(self, state: SupportState, query_images: Tensor) -> Answer:
@@ -160,14 +166,17 @@ class AASDCL(nn.Module):
         return Answer(iterates, query)
 
     def _join(
-        self, state: SupportState, iterates: Iterates
-    ) -> Float[Tensor, "batch query label height width"]:
-        """Mean probability over shots, then ways by their log-odds."""
+        self, state: SupportState, answers: Pair, iterates: int = 1
+    ) -> Float[Tensor, "iterate_batch query label height width"]:
+        """Mean probability over shots, then ways by their log-odds.
+
+        answers: of every (iterate batch way shot query); the iterates stay along the batch axis.
+        """
         batch, ways, shots = state.masks.shape[:3]
-        best = rearrange(
-            iterates.best(), "(b w s q) l h x -> s b q w l h x", b=batch, w=ways, s=shots
+        runs = rearrange(
+            answers, "(b w s q) l h x -> s b q w l h x", b=iterates * batch, w=ways, s=shots
         )
-        background, way = mean_probability_logits(best, label_axis=4).unbind(3)
+        background, way = mean_probability_logits(runs, label_axis=4).unbind(3)
         return label_logits(way - background)
 
     def _losses(
@@ -176,6 +185,10 @@ class AASDCL(nn.Module):
         labels = episode.query_labels
         assert labels is not None
         terms = self._contrast(episode, state, answer.query)
+        if self.supervise == "all":
+            every = answer.iterates.logits
+            logits = self._join(state, every.flatten(0, 1), len(every))
+            labels = labels.repeat(len(every), 1, 1, 1)
         losses = {
             "ce": segmentation_loss(logits, labels),
             "dice": soft_dice_loss(logits, labels, joint=self.quirks.joint_dice),
@@ -219,6 +232,8 @@ class AASDCL(nn.Module):
                 f"aas_dcl needs images whose height and width are multiples of {STRIDE}; "
                 f"got {height}x{width}"
             )
+        if height == width == STRIDE:
+            raise ValueError(f"aas_dcl needs images larger than {STRIDE}x{STRIDE} pixels")
         wanted = self.network.in_channels
         if channels not in (1, wanted):
             raise ValueError(

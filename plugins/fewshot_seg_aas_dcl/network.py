@@ -55,19 +55,20 @@ class TwoBranch(nn.Module):
     """Encoder and decoder, whose weights both branches share except the first block.
 
     width: channels of the first level; they double at each of the five.   in_channels: of images.
+    norm: see `convolutions`.
     """
 
-    def __init__(self, *, width: int = 32, in_channels: int = 3) -> None:
+    def __init__(self, *, width: int = 32, in_channels: int = 3, norm: str = "instance") -> None:
         super().__init__()
         dims = [width * 2**level for level in range(LEVELS)]
         self.in_channels, self.dim = in_channels, dims[-1]
-        self.first_support = convolutions((in_channels + 1, width, width))
-        self.first = convolutions((in_channels, width, width))
-        middle = [convolutions((a, b, b)) for a, b in pairwise(dims[:-1])]
-        self.encoder = nn.ModuleList([*middle, convolutions((dims[-2], dims[-1]))])
+        self.first_support = convolutions((in_channels + 1, width, width), norm)
+        self.first = convolutions((in_channels, width, width), norm)
+        middle = [convolutions((a, b, b), norm) for a, b in pairwise(dims[:-1])]
+        self.encoder = nn.ModuleList([*middle, convolutions((dims[-2], dims[-1]), norm)])
         self.gates = nn.ModuleList([Gate(dim) for dim in dims])
-        self.ups = nn.ModuleList([Up(coarse, fine) for fine, coarse in pairwise(dims)])
-        self.decoder = nn.ModuleList([convolutions((2 * d, d, d)) for d in dims[:-1]])
+        self.ups = nn.ModuleList([Up(coarse, fine, norm) for fine, coarse in pairwise(dims)])
+        self.decoder = nn.ModuleList([convolutions((2 * d, d, d), norm) for d in dims[:-1]])
         initialise(self)
 
     def support(self, images: Images, masks: Float[Tensor, "image height width"]) -> SupportBranch:

@@ -10,6 +10,7 @@ the official code to 1e-4 in its exact modes (tests/test_lvqm.py); by default th
 run as a few batched matrix products (docs/methods/lvqm.md).
 """
 
+from fewshot_seg.field import FIELD_TRAINING
 from fewshot_seg.recipe import Part, Recipe
 
 
@@ -22,16 +23,6 @@ def lvqm() -> Recipe:
         decoder=Part("vq"),
         options={"ce_weights": [0.05, 1.0]},
         weights={"ce": 1.0, "grid_align": 1.0},
-        training={
-            "optimizer": "sgd",
-            "lr": 1e-3,
-            "momentum": 0.9,
-            "weight_decay": 5e-4,
-            "schedule": "step",
-            "step_every": 1000,
-            "step_factor": 0.95,
-            "episodes_per_step": 1,
-            "steps": 100_000,
-        },
+        training=dict(FIELD_TRAINING),
         episodes={"source": "superpixel"},
     )

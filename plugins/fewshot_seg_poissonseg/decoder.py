@@ -39,12 +39,16 @@ class Poisson(nn.Module):
     """Poisson learning on one graph for each query image: support, unlabelled images, that query.
 
     A node is a cell of `window` x `window` positions, its feature at length 1. One solve gives the
-    value u of every label at every node; logits are scale * u / sd(u over labelled nodes), so for
-    one way [-a, a]. The answer for a query does not depend on the other queries of the batch.
+    value u of every label at every node; logits are scale * u, measured from `zero` in a unit given
+    by the labelled nodes, so for one way [-a, a]. The answer for a query does not depend on the
+    other queries of the batch.
 
     scale: where the learnable factor starts.
     solver: "dense" (Cholesky) or "iterative" (`steps` of a random walk; 0 follows the notes'
         stopping rule at the price of 1000 steps).
+    zero: where u changes from a label to the others: "middle" between its labelled nodes and the
+        others' (see `calibrated`), or "mean", the solver's own: u centred over the graph, over its
+        deviation on the labelled nodes. The latter gives a small organ far too much.
     graph: "knn", weights exp(-4 d^2 / d_k^2) to `k` neighbours, or "dense", exp(cosine / 0.05).
     spatial: weight of (row, column) as part of each point; the notes' option is 0.3, 0 is off.
     window: side of a cell in feature positions; a map with less than two windows a side gives one
@@ -69,6 +73,7 @@ class Poisson(nn.Module):
         scale: float = 5.0,
         solver: str = "dense",
         steps: int = 0,
+        zero: str = "middle",
         graph: str = "knn",
         k: int = 10,
         spatial: float = 0.0,
@@ -81,6 +86,7 @@ class Poisson(nn.Module):
         super().__init__()
         check_choice("solver", solver, ("dense", "iterative"))
         check_choice("graph", graph, ("knn", "dense"))
+        check_choice("zero", zero, ("middle", "mean"))
         if scale <= 0 or k < 1 or window < 1:
             raise OptionError(f"scale={scale}, k={k} and window={window} must be positive")
         if spatial < 0 or hub_limit < 0 or steps < 0:
@@ -92,7 +98,7 @@ class Poisson(nn.Module):
         if hub_limit and graph == "dense":
             raise OptionError(f"hub_limit={hub_limit} needs graph='knn'; 'dense' has no neighbours")
         self.scale = nn.Parameter(torch.tensor(float(scale)))
-        self.solver, self.steps = solver, steps
+        self.solver, self.steps, self.zero = solver, steps, zero
         self.graph, self.k, self.hub_limit = graph, k, hub_limit
         self.spatial, self.window = float(spatial), window
         self.refine_pixels, self.rebalance = refine_pixels, rebalance
@@ -153,15 +159,13 @@ class Poisson(nn.Module):
     def _unit_free(
         self, u: Float[Tensor, "graph node label"], graph: Sources
     ) -> Float[Tensor, "graph node label"]:
-        """u over its standard deviation on the labelled nodes, one for all labels so that the
-        largest u still wins: the root of the mean variance of the labels that there are."""
-        labelled = _labelled(graph).to(u.dtype).unsqueeze(-1)
-        count = labelled.sum(1, keepdim=True).clamp_min(1)
-        mean = (u * labelled).sum(1, keepdim=True) / count
-        variance = ((u - mean).square() * labelled).sum(1) / count.squeeze(1)
-        occurring = (graph.labels.sum(1) > 0).sum(1).clamp_min(1)
-        deviation = (variance.sum(1) / occurring).clamp_min(FAINT).sqrt()
-        return u / deviation[:, None, None]
+        """u in a unit of its own: 1 at an average node of the label, -1 at one of the others.
+
+        With zero="mean": u over its standard deviation on the labelled nodes.
+        """
+        if self.zero == "mean":
+            return u / _deviation(u, graph)[:, None, None]
+        return calibrated(u, graph.labels)
 
     def _cells(
         self,
@@ -189,6 +193,38 @@ class Poisson(nn.Module):
 
 def _labelled(graph: Sources) -> Bool[Tensor, "graph node"]:
     return graph.labels.sum(-1) > 0
+
+
+def calibrated(
+    u: Float[Tensor, "graph node label"], labels: Float[Tensor, "graph node label"]
+) -> Float[Tensor, "graph node label"]:
+    """(u - middle) / half of the gap between a label's nodes and the other labelled ones.
+
+    u is centred over the graph, so u > 0 cuts it into halves of about equal weight, however rare a
+    label is; the middle between the labelled nodes does not depend on how many there are. The gap
+    is positive, as u^T b = u^T L u. A label without nodes has -1; 0 where there is no other.
+    """
+    count = labels.sum(1, keepdim=True)  # graph 1 label
+    others = labels.sum((1, 2), keepdim=True) - count
+    total = (u * labels.sum(-1, keepdim=True)).sum(1, keepdim=True)
+    own = (u * labels).sum(1, keepdim=True)
+    rest = (total - own) / others.clamp_min(1)
+    own = own / count.clamp_min(1)
+    known = (count > 0) & (others > 0)
+    half = torch.where(known, (own - rest) / 2, 1.0).clamp_min(FAINT)
+    value = (u - (own + rest) / 2) / half
+    return torch.where(known, value, torch.where(count > 0, 0.0, -1.0))
+
+
+def _deviation(u: Float[Tensor, "graph node label"], graph: Sources) -> Float[Tensor, " graph"]:
+    """Standard deviation of u over the labelled nodes, one for all labels so that the largest u
+    still wins: the root of the mean variance of the labels that there are."""
+    labelled = _labelled(graph).to(u.dtype).unsqueeze(-1)
+    count = labelled.sum(1, keepdim=True).clamp_min(1)
+    mean = (u * labelled).sum(1, keepdim=True) / count
+    variance = ((u - mean).square() * labelled).sum(1) / count.squeeze(1)
+    occurring = (graph.labels.sum(1) > 0).sum(1).clamp_min(1)
+    return (variance.sum(1) / occurring).clamp_min(FAINT).sqrt()
 
 
 def _class_factors(graph: Sources) -> Float[Tensor, "graph 1 label"]:

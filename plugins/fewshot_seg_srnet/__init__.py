@@ -11,6 +11,7 @@ features of a class together across the two images and classes apart (`class_con
 ALPNet. docs/methods/srnet.md says which choices are ours.
 """
 
+from fewshot_seg.field import FIELD_TRAINING
 from fewshot_seg.recipe import Part, Recipe
 
 
@@ -27,16 +28,6 @@ def srnet() -> Recipe:
         decoder=Part("alp"),
         options={"ce_weights": [0.05, 1.0]},
         weights={"ce": 1.0, "align": 1.0, "self_reference": 1.0, "class_contrast": 0.1},
-        training={
-            "optimizer": "sgd",
-            "lr": 1e-3,
-            "momentum": 0.9,
-            "weight_decay": 5e-4,
-            "schedule": "step",
-            "step_every": 1000,
-            "step_factor": 0.95,
-            "episodes_per_step": 1,
-            "steps": 100_000,
-        },
+        training=dict(FIELD_TRAINING),
         episodes={"source": "superpixel"},
     )
