@@ -53,3 +53,7 @@ def parted_maps(masks: Tensor, *, dim: int = 6, gap: float = 3.0, seed: int = 0)
     noise = torch.randn(*masks.shape[:3], dim, *masks.shape[-2:], generator=rng)
     direction = torch.randn(dim, 1, 1, generator=torch.Generator().manual_seed(100))
     return noise + gap * direction * (2 * masks.unsqueeze(3) - 1)
+
+
+def close(got: Tensor, wanted: Tensor, atol: float = 1e-4) -> None:
+    torch.testing.assert_close(got.float(), wanted.float(), atol=atol, rtol=1e-5)

@@ -11,7 +11,7 @@ from fewshot_seg.building import recipe_of
 from fewshot_seg.episode import Episode, Support
 from fewshot_seg.errors import EpisodeError, OptionError
 from fewshot_seg.functional import segmentation_loss
-from fewshot_seg.testing import check_method, make_episode
+from fewshot_seg.testing import check_method, make_episode, overfit
 from fewshot_seg.training.config import TrainConfig
 from fewshot_seg_aas_dcl import AASDCL
 from fewshot_seg_aas_dcl.blocks import Gate
@@ -247,14 +247,5 @@ def test_autocast_runs_and_stays_close(iterations: int) -> None:
 
 def test_overfits_one_episode() -> None:
     episode = make_episode(batch=1, needs=NEEDS)
-    model = small(width=4, iterations=1).train()
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-    assert episode.query_labels is not None
-    organ = episode.query_labels == 1
-    for _ in range(40):
-        output = model(episode)
-        optimizer.zero_grad()
-        output.loss.backward()
-        optimizer.step()
-    found = output.logits.argmax(2) == 1
-    assert 2 * (found & organ).sum() / (found.sum() + organ.sum()) > 0.9
+    model = small(width=4, iterations=1)
+    assert overfit(model, episode, lr=1e-2, steps=40, every=40, optimizer=torch.optim.Adam) > 0.9

@@ -12,8 +12,9 @@ from fewshot_seg.data.episodes import SupervisedSource
 from fewshot_seg.data.intensity import Intensity
 from fewshot_seg.data.phantom import abdomen
 from fewshot_seg.data.prepare import prepare
+from fewshot_seg.field import FIELD_TRAINING
 from fewshot_seg.recipe import Recipe
-from fewshot_seg.testing import check_method
+from fewshot_seg.testing import check_method, overfit
 from fewshot_seg.training import TrainConfig
 
 METHODS = ["alpnet", "srnet"]
@@ -41,6 +42,13 @@ def test_recipe_is_the_papers() -> None:
     assert (recipe.training["schedule"], recipe.training["step_every"]) == ("step", 1000)
     assert (recipe.training["steps"], recipe.training["optimizer"]) == (100_000, "sgd")
     assert recipe.episodes["source"] == "superpixel"
+
+
+@pytest.mark.parametrize("name", [*METHODS, "lvqm"])
+def test_recipes_own_a_copy_of_the_fields_training(name: str) -> None:
+    first, second = (recipe_of(name).training for _ in range(2))
+    assert first == second == FIELD_TRAINING
+    assert first is not second
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -80,29 +88,10 @@ def liver() -> Episode:
     return source.episode(0)
 
 
-def dice(model: torch.nn.Module, task: Episode) -> float:
-    model.eval()
-    with torch.no_grad():
-        predicted = model(task.without_labels()).logits.argmax(2) == 1
-    model.train()
-    truth = task.query_labels == 1
-    return (2 * (predicted & truth).sum() / (predicted.sum() + truth.sum())).item()
-
-
 @pytest.mark.parametrize("name", METHODS)
 def test_one_episode_is_learnt_by_heart(liver: Episode, name: str) -> None:
     encoder = {"name": "timm", "backbone": "resnet18", "stride": 4, "dim": 32}
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = build(name, encoder=encoder, ce_weights=None).train()
-        optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3)
-        best = 0.0
-        for step in range(1, 201):
-            optimiser.zero_grad()
-            model(liver).loss.backward()
-            optimiser.step()
-            if step % 20 == 0:
-                best = max(best, dice(model, liver))
-            if best > 0.92:
-                break
-    assert best > 0.92
+        assert overfit(model, liver, steps=200, target=0.92, every=20) > 0.92

@@ -14,7 +14,13 @@ from fewshot_seg import build
 from fewshot_seg.building import recipe_of
 from fewshot_seg.episode import Episode, Support
 from fewshot_seg.errors import EpisodeError, OptionError
-from fewshot_seg.testing import check_decoder, check_method, make_episode
+from fewshot_seg.testing import (
+    check_decoder,
+    check_method,
+    foreground_dice,
+    make_episode,
+    overfit,
+)
 from fewshot_seg_poissonseg.decoder import Poisson, calibrated
 
 
@@ -310,17 +316,7 @@ def test_one_episode_is_learnt_by_heart() -> None:
         encoder = {"name": "timm", "backbone": "resnet18", "stride": 4, "dim": 32}
         model = build("poissonseg", encoder=encoder).train()
         task = make_episode(batch=1, needs=("unlabelled", "second_view"))
-        optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3)
-        best = 0.0
-        for step in range(1, 101):
-            optimiser.zero_grad()
-            model(task).loss.backward()
-            optimiser.step()
-            if step % 10 == 0:
-                best = max(best, dice(model, task))
-            if best > 0.95:
-                break
-    assert best > 0.95
+        assert overfit(model, task, steps=100, target=0.95) > 0.95
 
 
 @pytest.mark.parametrize(("lr", "learns"), [(1e-3, False), (1e-4, True)])
@@ -340,13 +336,4 @@ def test_few_nodes_need_small_steps(lr: float, learns: bool) -> None:
             optimiser.step()
     assert (output.losses["ce"].item() < 0.2) == learns
     assert (output.losses["ce"].item() > 0.69) != learns
-    assert (dice(model, task) > 0.8) == learns
-
-
-def dice(model: nn.Module, task: Episode) -> float:
-    model.eval()
-    with torch.no_grad():
-        predicted = model(task.without_labels()).logits.argmax(2) == 1
-    model.train()
-    truth = task.query_labels == 1
-    return (2 * (predicted & truth).sum() / (predicted.sum() + truth.sum())).item()
+    assert (foreground_dice(model, task) > 0.8) == learns

@@ -14,7 +14,7 @@ from fewshot_seg import build
 from fewshot_seg.building import recipe_of
 from fewshot_seg.episode import IGNORE, Episode, Support
 from fewshot_seg.errors import OptionError
-from fewshot_seg.testing import check_method, make_episode
+from fewshot_seg.testing import check_method, make_episode, overfit
 from fewshot_seg.training.config import TrainConfig
 from fewshot_seg_senet import SENet
 from fewshot_seg_senet.arms import Conditioner
@@ -299,21 +299,7 @@ def test_one_episode_is_learnt_by_heart() -> None:
         torch.manual_seed(0)
         model = SENet(conditioner_width=4, segmenter_width=8)
         task = make_episode(batch=2, size=(32, 32), channels=1)
-        optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2)
-        dice = 0.0
-        for step in range(1, 151):
-            optimiser.zero_grad()
-            model(task).loss.backward()
-            optimiser.step()
-            if step % 10 == 0:
-                with torch.no_grad():
-                    found = model.eval()(task).logits.argmax(2) == 1
-                model.train()
-                truth = task.query_labels == 1
-                dice = (2 * (found & truth).sum() / (found.sum() + truth.sum())).item()
-            if dice > 0.95:
-                break
-    assert dice > 0.9
+        assert overfit(model, task, lr=1e-2, steps=150, target=0.95) > 0.9
 
 
 def test_labels_of_another_way_are_background_to_a_way() -> None:

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from fewshot_seg.data.assemble import counted
 from fewshot_seg.data.augment import Augmentation
 from fewshot_seg.data.episodes import EpisodeSource
 from fewshot_seg.data.prepare import PreparedScan
 from fewshot_seg.data.pseudo_cache import AUTO
+from fewshot_seg.data.redraw import Redraws
 from fewshot_seg.data.settings import kept_slices
 from fewshot_seg.data.superpixels import pseudo_superpixels
 from fewshot_seg.episode import Episode, Support
@@ -20,6 +20,7 @@ from fewshot_seg.errors import DataError, OptionError
 
 STREAM = 2
 """Keeps these draws apart from those of other sources with the same seed."""
+VANISHED = "augmentation always moved the superpixel out of a view; weaken it or lower min_pixels"
 
 
 class SuperpixelSource:
@@ -39,7 +40,6 @@ class SuperpixelSource:
 
     Superpixels are made at construction, unless the cache has them: 40 ms a slice of 256x256.
     `extras["query_position"]` says where in its scan each query slice lies, from 0 to 1.
-    `redrawn` counts the draws thrown away in this process; it influences nothing.
     Raises DataError when no slice has a superpixel, OptionError for a number below 1.
     """
 
@@ -65,7 +65,7 @@ class SuperpixelSource:
         self.seed, self.numbers = seed, numbers
         self.setting, self.exclude = setting, tuple(exclude)
         self.augmentation = Augmentation() if augmentation is None else augmentation
-        self.redrawn = 0
+        self._redraws = Redraws(seed=seed, stream=STREAM, most=max_draws, failure=VANISHED)
         self._segments = pseudo_superpixels(self.scans, min_size=min_size, cache=cache)
         kept = [
             set(kept_slices(scan.class_slices, scan.n_slices, self.exclude, setting))
@@ -84,19 +84,14 @@ class SuperpixelSource:
             )
 
     def episode(self, index: int) -> Episode:
-        """Episode number `index`. Raises DataError after `max_draws` failed draws."""
-        if index < 0:
-            raise ValueError(f"episodes are numbered from 0; got {index}")
-        generator = np.random.default_rng([self.seed, index, STREAM])
-        for failed in range(self.numbers["max_draws"]):
-            episode = self._draw(index, generator)
-            if episode is not None:
-                return counted(episode, failed)
-            self.redrawn += 1
-        raise DataError(
-            f"episode {index}: in {self.numbers['max_draws']} draws augmentation always moved the "
-            "superpixel out of a view; weaken it or lower min_pixels"
-        )
+        """Episode number `index`. Raises ValueError for a negative one, DataError after `max_draws`
+        failed draws."""
+        return self._redraws.first_whole(index, self._draw)
+
+    @property
+    def redrawn(self) -> int:
+        """Draws thrown away in this process, over all episodes."""
+        return self._redraws.thrown_away
 
     def describe(self) -> dict[str, Any]:
         """The arguments, the scans used and how many slices they have."""

@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fewshot_seg.data.assemble import counted
 from fewshot_seg.data.augment import Augmentation
 from fewshot_seg.data.prepare import PreparedScan
 from fewshot_seg.data.pseudo_cache import AUTO
+from fewshot_seg.data.redraw import Redraws
 from fewshot_seg.data.selfsupervised import check_numbers, strengths
 from fewshot_seg.data.settings import kept_slices
 from fewshot_seg.data.superpixels import pixels_at
@@ -24,6 +24,7 @@ from fewshot_seg.errors import DataError, check_choice
 
 STREAM = 4
 """Keeps these draws apart from those of other sources with the same seed."""
+VANISHED = "augmentation always moved the supervoxel out of a slice; weaken it or raise min_pixels"
 NO_GEOMETRY: dict[str, Any] = {
     **dict.fromkeys(("rotation", "shift", "shear", "elastic", "flip"), 0.0),
     "zoom": (1.0, 1.0),
@@ -57,7 +58,6 @@ class SupervoxelSource:
 
     Supervoxels are made at construction, unless the cache has them: about 2 s a scan.
     `extras["query_position"]` says where in its scan each query slice lies, from 0 to 1.
-    `redrawn` counts the draws thrown away in this process; it influences nothing.
 
     Raises DataError when no episode could ever be drawn, OptionError for a value out of range.
     """
@@ -90,7 +90,7 @@ class SupervoxelSource:
         self.augmentation = Augmentation() if augmentation is None else augmentation
         # in the order of the official code: intensities, then geometry
         self._halves = [replace(self.augmentation, **off) for off in (NO_GEOMETRY, NO_INTENSITY)]
-        self.redrawn = 0
+        self._redraws = Redraws(seed=seed, stream=STREAM, most=max_draws, failure=VANISHED)
         kept = [
             kept_slices(scan.class_slices, scan.n_slices, self.exclude, setting) for scan in scans
         ]
@@ -110,19 +110,14 @@ class SupervoxelSource:
             raise DataError(_nothing(self.scans, self._windows, self.numbers))
 
     def episode(self, index: int) -> Episode:
-        """Episode number `index`. Raises DataError after `max_draws` failed draws."""
-        if index < 0:
-            raise ValueError(f"episodes are numbered from 0; got {index}")
-        generator = np.random.default_rng([self.seed, index, STREAM])
-        for failed in range(self.numbers["max_draws"]):
-            episode = self._draw(index, generator)
-            if episode is not None:
-                return counted(episode, failed)
-            self.redrawn += 1
-        raise DataError(
-            f"episode {index}: in {self.numbers['max_draws']} draws augmentation always moved the "
-            "supervoxel out of a slice; weaken it or raise min_pixels"
-        )
+        """Episode number `index`. Raises ValueError for a negative one, DataError after `max_draws`
+        failed draws."""
+        return self._redraws.first_whole(index, self._draw)
+
+    @property
+    def redrawn(self) -> int:
+        """Draws thrown away in this process, over all episodes."""
+        return self._redraws.thrown_away
 
     def describe(self) -> dict[str, Any]:
         """The arguments, the scans used, their supervoxels and how many of these can be drawn."""
