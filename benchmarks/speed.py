@@ -1,176 +1,242 @@
-"""What a method costs beside its bare encoder, as ratios measured in one process.
+"""What methods cost beside their bare networks, as ratios measured in one process.
 
     python benchmarks/speed.py                                  # apscl at its defaults, 256x256
-    python benchmarks/speed.py --method panet,alpnet --encoder resnet18 --size 128 --rounds 9
+    python benchmarks/speed.py --method all --encoder resnet18 --size 128 --parts parts.md
+    python benchmarks/speed.py --curves curves.csv              # over size, shots, ways, ...
 
 Train: forward + backward of a step against the encoder's forward + backward on the same images, or,
 for a whole network, against its own forward + backward without losses.
 Test: `segment` of a batch of slices (support encoded before) against the encoder's forward on the
 same slices; the difference is what prior, enrichment and decoder add.
-Rounds alternate between the two, and medians are compared, as machines drift.
+Scan: 36 slices with 3 support slices, each encoded once and serving 12 slices, in batches as free
+memory allows; a slice of it against the encoder's forward of one image alone.
+Rounds alternate between what is compared, and medians count, as machines drift. `--clock process`
+is for busy machines: processor time, which with several threads counts their waiting too.
+Everything else is as in `fewshot-seg profile`, whose code this is.
 """
 
+import csv
 import platform
-import statistics
-import time
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import typer
-from torch import Tensor, nn
+from torch import nn
 
-from fewshot_seg import Episode, Pipeline, build
+from fewshot_seg import build, names
 from fewshot_seg.building import recipe_of
-from fewshot_seg.needs import needs_of
-from fewshot_seg.testing import make_episode
+from fewshot_seg.errors import EpisodeError
+from fewshot_seg.profiling import Load, Profile, Subject, profile_together, time_scan
 
-HEAD = (
-    "| method | encoder | size | precision | train step s | bare s | ratio | test s/slice | "
-    "bare s/slice | ratio | where |\n|---|---|---|---|---|---|---|---|---|---|---|"
-)
-
-
-def alternate(rounds: int, *jobs: Callable[[], object]) -> list[float]:
-    """Median seconds of each job; one unmeasured round first."""
-    times: list[list[float]] = [[] for _ in jobs]
-    for index in range(rounds + 1):
-        for job, found in zip(jobs, times, strict=True):
-            start = time.perf_counter()
-            job()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            if index:
-                found.append(time.perf_counter() - start)
-    return [statistics.median(found) for found in times]
-
-
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
-
-
-def training(method: nn.Module, size: int, rounds: int, precision: str) -> tuple[float, float]:
-    """Seconds of a whole step and of its networks alone."""
-    device = next(method.parameters()).device
-    episode = make_episode(batch=1, size=(size, size), needs=needs_of(method)).to(device)
-    floor = encoder_alone if isinstance(method, Pipeline) else unlabelled
-    networks = floor(method, episode)
-    method.train()
-
-    def step() -> None:
-        method.zero_grad(set_to_none=True)
-        with autocast(device, precision):
-            output = method(episode)
-        output.loss.backward()
-
-    def bare() -> None:
-        method.zero_grad(set_to_none=True)
-        with autocast(device, precision):
-            answer = networks()
-        answer.float().mean().backward()
-
-    whole, alone = alternate(rounds, step, bare)
-    return whole, alone
-
-
-def encoder_alone(method: nn.Module, episode: Episode) -> Callable[[], Tensor]:
-    """The encoder on support and query; without gradient on images that serve a part only."""
-    images = torch.cat([episode.support.images.flatten(0, 2), episode.query_images.flatten(0, 1)])
-    images = images.to(memory_format=torch.channels_last)
-    further = [
-        tensor.flatten(0, 1).to(memory_format=torch.channels_last)
-        for tensor in (episode.support.unlabelled, episode.extras.get("second_view_images"))
-        if tensor is not None
-    ]
-    encoder: nn.Module = method.encoder  # type: ignore[assignment]
-
-    def run() -> Tensor:
-        with torch.no_grad():
-            for more in further:
-                encoder(more)
-        maps: Tensor = encoder(images)
-        return maps
-
-    return run
-
-
-def unlabelled(method: nn.Module, episode: Episode) -> Callable[[], Tensor]:
-    """A whole network without its losses: what it does with an episode that has no labels."""
-    blind = episode.without_labels()
-    return lambda: method(blind).logits
-
-
-@torch.inference_mode()
-def testing(
-    method: nn.Module, size: int, slices: int, rounds: int, precision: str
-) -> tuple[float, float]:
-    """Seconds of `segment` on a batch of slices and of the bare encoder on them."""
-    device = next(method.parameters()).device
-    needs = needs_of(method)
-    episode = make_episode(batch=1, n_query=slices, size=(size, size), needs=needs).to(device)
-    images = episode.query_images.flatten(0, 1).to(memory_format=torch.channels_last)
-    method.eval()
-    encoder: nn.Module = method.encoder  # type: ignore[assignment]
-    with autocast(device, precision):
-        state = method.encode_support(episode.support)  # type: ignore[operator]
-
-    def segment() -> None:
-        with autocast(device, precision):
-            method.segment(state, episode.query_images)  # type: ignore[operator]
-
-    def bare() -> None:
-        with autocast(device, precision):
-            encoder(images)
-
-    whole, alone = alternate(rounds, segment, bare)
-    return whole, alone
+HEADINGS = (
+    "method", "encoder", "size", "precision", "train step s", "bare s", "ratio", "test s/slice",
+    "bare s/slice", "ratio", "scan s/slice", "one image s", "ratio", "train GFLOP", "bare GFLOP",
+    "test GFLOP/slice", "train MiB", "test MiB", "where",
+)  # fmt: skip
+PARTS = (
+    "method", "part", "parameters", "train GFLOP", "test GFLOP/slice", "forward ms", "backward ms",
+    "support ms", "test ms/slice",
+)  # fmt: skip
+CURVES: Mapping[str, tuple[int, ...]] = {
+    "size": (64, 96, 128, 192, 256),
+    "shots": (1, 2, 3, 5),
+    "ways": (1, 2, 3, 4),
+    "queries": (1, 2, 4, 8),
+    "episodes": (1, 2, 4, 8),
+}
+"""By axis; "queries" are query slices in training and slices of a call at test."""
 
 
 def main(
-    method: Annotated[str, typer.Option(help="registered names, comma separated")] = "apscl",
+    method: Annotated[str, typer.Option(help="names, comma separated, or all")] = "apscl",
     encoder: Annotated[str, typer.Option(help="registered name; the recipe's own if empty")] = "",
     size: Annotated[int, typer.Option(help="pixels of a side")] = 256,
     slices: Annotated[int, typer.Option(help="query slices in a batch at test")] = 4,
-    rounds: Annotated[int, typer.Option(help="measured rounds")] = 5,
-    threads: Annotated[int, typer.Option(help="CPU threads")] = 2,
-    precision: Annotated[str, typer.Option(help="32 or bf16")] = "32",
+    rounds: Annotated[int, typer.Option(help="measured rounds", min=1)] = 5,
+    threads: Annotated[int, typer.Option(help="CPU threads", min=1)] = 2,
+    precision: Annotated[str, typer.Option(help="32, bf16 or auto")] = "32",
+    clock: Annotated[str, typer.Option(help="wall or process")] = "wall",
     out: Annotated[Path | None, typer.Option(help="append a Markdown row to this file")] = None,
+    parts: Annotated[Path | None, typer.Option(help="append a row for each part")] = None,
+    curves: Annotated[Path | None, typer.Option(help="write scaling curves, CSV")] = None,
 ) -> None:
-    """Print the two ratios, and what they were measured on."""
+    """Print a row for each method; or write how costs grow, with --curves."""
     torch.set_num_threads(threads)
-    print(HEAD)
-    for name in method.split(","):
-        row = measure(name.strip(), encoder, size, slices, rounds, threads, precision)
+    chosen = names("methods") if method == "all" else [one.strip() for one in method.split(",")]
+    settings = Settings(encoder, precision, clock, rounds)
+    if curves is not None:
+        settings.write_curves(curves, chosen, Load(size=size, slices=slices))
+        return
+    print(line(HEADINGS), rule(HEADINGS), sep="\n")
+    for name in chosen:
+        found, scan, bare = settings.measure(name, Load(size=size, slices=slices))
+        row = line(summary_cells(name, settings.encoder_of(name), found, scan, bare))
         print(row, flush=True)
-        if out is not None:
-            new = not out.exists()
-            with out.open("a", encoding="utf-8") as file:
-                file.write(f"{HEAD}\n{row}\n" if new else f"{row}\n")
+        append(out, HEADINGS, [row])
+        append(parts, PARTS, [line(cells) for cells in part_cells(name, found)])
 
 
-def measure(
-    method: str, encoder: str, size: int, slices: int, rounds: int, threads: int, precision: str
-) -> str:
-    """A row of the table."""
-    torch.manual_seed(0)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    changes: dict[str, Any] = {"encoder": encoder} if encoder else {}
-    whole = not recipe_of(method).is_pipeline
-    network = build(method, **({} if whole else {"image_size": size, **changes})).to(device)
-    network.to(memory_format=torch.channels_last)
-    step, bare_step = training(network, size, rounds, precision)
-    tested = "| | | "
-    if not whole:
-        test, bare_test = testing(network, size, slices, rounds, precision)
-        tested = f"| {test / slices:.4f} | {bare_test / slices:.4f} | **{test / bare_test:.3f}** "
-    name = "its own" if whole else network.recipe.encoder.name  # type: ignore[union-attr]
-    where = torch.cuda.get_device_name() if device.type == "cuda" else f"{threads} CPU threads"
-    return (
-        f"| {method} | {name} | {size} | {precision} | {step:.3f} | {bare_step:.3f} | "
-        f"**{step / bare_step:.3f}** {tested}| {where}, {platform.machine()}, "
-        f"torch {torch.__version__} |"
+class Settings:
+    """How everything is built and measured."""
+
+    def __init__(self, encoder: str, precision: str, clock: str, rounds: int) -> None:
+        self.encoder, self.precision = encoder, precision
+        self.clock, self.rounds = clock, rounds
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    def network(self, name: str, size: int) -> nn.Module:
+        torch.manual_seed(0)
+        if not recipe_of(name).is_pipeline:
+            return build(name)
+        changes: dict[str, Any] = {"encoder": self.encoder} if self.encoder else {}
+        return build(name, image_size=size, **changes)
+
+    def encoder_of(self, name: str) -> str:
+        own = recipe_of(name).encoder
+        return "its own" if own is None else self.encoder or own.name
+
+    def subject(self, network: nn.Module, load: Load) -> Subject:
+        return Subject(network, load, precision=self.precision, device=self.device)
+
+    def measure(self, name: str, load: Load) -> tuple[Profile, float, float]:
+        """The profile, and seconds of a scan's slice and of one image in the bare encoder."""
+        subject = self.subject(self.network(name, load.size), load)
+        found = profile_together([subject], rounds=self.rounds, clock=self.clock)[0]
+        return found, *time_scan(subject, rounds=self.rounds, clock=self.clock)
+
+    def write_curves(self, path: Path, chosen: list[str], base: Load) -> None:
+        """A CSV row for each method, axis and value. What a method refuses has the reason only."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, ("method", "axis", "value", *CURVE_COLUMNS, "refused"))
+            writer.writeheader()
+            for name in chosen:
+                for axis in CURVES:
+                    for value, cells in self.curve(name, axis, base):
+                        writer.writerow({"method": name, "axis": axis, "value": value, **cells})
+                    file.flush()
+                    print(f"{name}: {axis} done", flush=True)
+
+    def curve(self, name: str, axis: str, base: Load) -> Iterator[tuple[int, dict[str, Any]]]:
+        """The points of an axis, which take turns in being measured."""
+        subjects: dict[int, Subject] = {}
+        for value in CURVES[axis]:
+            load = load_at(base, axis, value)
+            subject = self.subject(self.network(name, load.size), load)
+            try:
+                subject.check()
+            except EpisodeError as error:
+                yield value, {"refused": str(error)}
+            else:
+                subjects[value] = subject
+        if not subjects:
+            return
+        found = profile_together(list(subjects.values()), rounds=self.rounds, clock=self.clock)
+        for value, one in zip(subjects, found):
+            yield value, curve_cells(one)
+
+
+def load_at(base: Load, axis: str, value: int) -> Load:
+    """`base` with another value on one axis."""
+    changes = {"queries": value, "slices": value} if axis == "queries" else {axis: value}
+    return Load(**{**vars(base), **changes})
+
+
+def summary_cells(
+    name: str, encoder: str, found: Profile, scan: float, one_image: float
+) -> list[str]:
+    whole, bare, slices = found.whole, found.bare, found.load.slices
+    on_gpu = found.machine["device"] != "cpu"
+    threads = f"{found.machine['threads']} CPU threads"
+    return [
+        name,
+        encoder,
+        str(found.load.size),
+        found.precision,
+        *compared(whole.step, bare.step, 3),
+        *compared(whole.segment / slices, bare.segment / slices, 4),
+        *compared(scan, one_image, 4),
+        number(whole.step_flops / 1e9, 1),
+        number(bare.step_flops / 1e9, 1),
+        number(whole.segment_flops / slices / 1e9, 1),
+        number(found.memory.train / 2**20, 0),
+        number(found.memory.test / 2**20, 0),
+        f"{found.machine['device'] if on_gpu else threads}, {platform.machine()}, "
+        f"torch {torch.__version__}",
+    ]
+
+
+def part_cells(name: str, found: Profile) -> Iterator[list[str]]:
+    slices = found.load.slices
+    for row in found.rows:
+        costs = row.costs
+        times = [costs.seconds[one] for one in ("forward", "backward", "support")]
+        yield [
+            name,
+            row.part,
+            str(row.parameters or ""),
+            number(costs.step_flops / 1e9, 2),
+            number(costs.segment_flops / slices / 1e9, 2),
+            *(number(1000 * one, 2) for one in times),
+            number(1000 * costs.segment / slices, 2),
+        ]
+
+
+CURVE_COLUMNS = (
+    "precision", "forward_s", "backward_s", "bare_step_s", "train_ratio", "support_s", "segment_s",
+    "bare_segment_s", "test_ratio", "train_gflop", "test_gflop", "train_mib", "test_mib",
+)  # fmt: skip
+
+
+def curve_cells(found: Profile) -> dict[str, Any]:
+    seconds = found.whole.seconds
+    values = (
+        found.precision,
+        seconds["forward"],
+        seconds["backward"],
+        found.bare.step,
+        found.train_ratio,
+        seconds["support"],
+        seconds["segment"],
+        found.bare.segment,
+        found.test_ratio,
+        found.whole.step_flops / 1e9,
+        found.whole.segment_flops / 1e9,
+        found.memory.train / 2**20,
+        found.memory.test / 2**20,
     )
+    return dict(zip(CURVE_COLUMNS, values, strict=True))
+
+
+def compared(whole: float, bare: float, digits: int) -> list[str]:
+    ratio = f"**{whole / bare:.3f}**" if whole and bare else ""
+    return [number(whole, digits), number(bare, digits), ratio]
+
+
+def number(value: float, digits: int) -> str:
+    return f"{value:.{digits}f}" if value else ""
+
+
+def line(cells: tuple[str, ...] | list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def rule(headings: tuple[str, ...]) -> str:
+    return "|" + "---|" * len(headings)
+
+
+def append(path: Path | None, headings: tuple[str, ...], rows: list[str]) -> None:
+    """Rows at the end of a Markdown file, under these headings."""
+    if path is None:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    before = path.read_text(encoding="utf-8") if path.exists() else ""
+    head = [] if line(headings) in before else [line(headings), rule(headings)]
+    gap = "\n" if before and head else ""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(gap + "\n".join([*head, *rows]) + "\n")
 
 
 if __name__ == "__main__":

@@ -29,11 +29,13 @@ class Panel:
     """One slice.
 
     image: intensities.   mask: filled and outlined in `colour`; None draws none.
+    masks: more of them, each in a colour of its own.
     truth: outlined in thin dashes; None draws none.   title, note: above and in the corner.
     """
 
     image: Plane
     mask: Mask | None = None
+    masks: Sequence[tuple[Mask, str]] = ()
     truth: Mask | None = None
     title: str = ""
     note: str = ""
@@ -94,10 +96,12 @@ def _panel(axes: Axes, panel: Panel, aspect: float, upright: bool) -> None:
     )
     axes.set_axis_off()
     axes.set_title(panel.title, color=INK, fontsize=10, pad=5)
-    if panel.mask is not None and panel.mask.any():
-        ink = panel.mask.astype(np.float32)
-        axes.contourf(ink, levels=[0.5, 1.5], colors=[panel.colour], alpha=0.28, zorder=2)
-        axes.contour(ink, levels=[0.5], colors=[panel.colour], linewidths=1.6, zorder=3)
+    own = [] if panel.mask is None else [(panel.mask, panel.colour)]
+    for mask, colour in (*own, *panel.masks):
+        if mask.any():
+            ink = mask.astype(np.float32)
+            axes.contourf(ink, levels=[0.5, 1.5], colors=[colour], alpha=0.28, zorder=2)
+            axes.contour(ink, levels=[0.5], colors=[colour], linewidths=1.6, zorder=3)
     if panel.truth is not None and panel.truth.any():
         axes.contour(
             panel.truth.astype(np.float32),

@@ -7,6 +7,7 @@ and bytes. What stands under a name is always either the whole old file or the w
 import hashlib
 import json
 import os
+import secrets
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -71,7 +72,7 @@ def read_words(path: Path) -> tuple[dict[str, str], dict[str, tuple[int, ...]]]:
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`; what is written there takes its place, safely on disk."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         yield temporary
         flush(temporary)

@@ -111,7 +111,7 @@ def test_list_points_at_broken_and_doubly_claimed_names(
     assert "stranger 1.0" in rows["cosine"]
     assert "broken" in rows["gone"]
     assert "broken" not in rows["mutual_guidance"] + rows["fails"]
-    assert (told.exit_code, loaded.exit_code) == (1, 1)
+    assert (told.exit_code, loaded.exit_code) == (2, 2)
     assert "2 cannot be used" in told.stderr
     assert "3 cannot be used" in loaded.stderr
 
@@ -132,7 +132,7 @@ def test_train_evaluate_segment_in_a_row(runs: Path, scans: Path, tmp_path: Path
         *("--support", scans / "image_3.nii.gz", "--label", scans / "label_3.nii.gz"),
         *("--out", tmp_path / "seg", scans / "image_1.nii.gz", scans / "missing.nii.gz"),
     )
-    assert found.exit_code == 1  # one of the two is missing
+    assert found.exit_code == 2  # one of the two is missing
     assert (tmp_path / "seg" / "image_1_seg.nii.gz").is_file()
     assert "missing.nii.gz does not exist" in found.output
 
@@ -179,7 +179,7 @@ def test_data_check_tells_what_is_wrong(scans: Path, tmp_path: Path) -> None:
     assert "No problems." in good.output
     (tmp_path / "image_1.nii.gz").write_bytes(b"nonsense")
     bad = _run("data", "check", tmp_path)
-    assert bad.exit_code == 1
+    assert bad.exit_code == 2
     assert "image_1.nii.gz" in bad.output
 
 

@@ -14,6 +14,7 @@ EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
     ("script", "says"),
     [
         ("all_methods.py", "poissonseg: encoder timm, contrastive consistency, decoder poisson"),
+        ("one_label.py", "3 label files in"),
         ("swap_parts.py", "with PANet's alignment"),
         ("train_and_segment.py", "on the organ held out"),
     ],
@@ -34,5 +35,5 @@ def test_examples_run(script: str, says: str, tmp_path: Path) -> None:
 
 
 def test_every_example_is_run() -> None:
-    covered = {"all_methods.py", "swap_parts.py", "train_and_segment.py"}
+    covered = {"all_methods.py", "one_label.py", "swap_parts.py", "train_and_segment.py"}
     assert {path.name for path in EXAMPLES.glob("*.py")} == covered

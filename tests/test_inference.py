@@ -19,8 +19,7 @@ from fewshot_seg.data.intensity import Intensity
 from fewshot_seg.episode import Episode, Output, Support
 from fewshot_seg.errors import DataError, OptionError, UnknownNameError
 from fewshot_seg.evaluation.metrics import dice
-from fewshot_seg.inference import Frame, Placement, get_pairing, segment_scans
-from fewshot_seg.inference.stack import Stack, align
+from fewshot_seg.inference import Frame, Placement, segment_scans
 
 SPACING = (2.0, 2.0, 6.0)
 GREY = Intensity(mean=0.0, std=1.0)
@@ -277,6 +276,7 @@ WRONG = [
     ({"matching": "midle"}, UnknownNameError, "did you mean 'middle'"),
     ({"matching": "spread-0"}, UnknownNameError, "unknown matching"),
     ({"batch": 0}, OptionError, "batch must be at least 1"),
+    ({"precision": "16"}, OptionError, "precision='16' is not one of auto, 32, bf16"),
     ({"classes": []}, OptionError, "no class was asked for"),
 ]
 
@@ -347,46 +347,3 @@ def test_the_support_fills_the_network_size(support) -> None:
     frame = Frame.of(scan, (64, 80))
     assert frame.scaled(scan) == (64, 80)
     assert frame.pixel == pytest.approx((40 * 2 / 64, 48 * 2 / 80))
-
-
-def _walk(n: int, seed: int) -> torch.Tensor:
-    """Images that change smoothly from slice to slice."""
-    noise = np.random.default_rng(seed).normal(size=(n, 1, 32, 32)).astype(np.float32)
-    walk = np.cumsum(noise, axis=0)
-    return torch.from_numpy(walk - walk.mean(0))
-
-
-@pytest.mark.parametrize("shift", [-6, 0, 4])
-def test_alignment_finds_how_far_a_scan_is_shifted(shift: int) -> None:
-    body = _walk(40, 1)
-    support = Stack.of(body[10:30], 5.0, (4, 5, 6, 7, 8))
-    query = Stack.of(body[10 + shift : 30 + shift], 5.0)
-    found = align(query, support)
-    assert found is not None
-    assert found.slope == 1
-    assert found.query_position(6) == pytest.approx(6 - shift, abs=0.5)
-
-
-def test_alignment_looks_only_where_the_organ_can_be() -> None:
-    body = _walk(40, 2)
-    support = Stack.of(body[10:30], 5.0, (8, 9, 10, 11))
-    paired = get_pairing("aligned-2")([support], Stack.of(body[6:26], 5.0))
-    asked = sorted(z for part in paired.parts for z in part.query)
-    assert asked == list(range(11, 17))  # 12 to 15, and a slice beyond either end
-    assert {part.support for part in paired.parts} == {(9,), (11,)}
-
-
-def test_what_cannot_be_aligned_is_spread_and_noted() -> None:
-    support = Stack.of(_walk(8, 3), None, (2, 3, 4))
-    query = Stack.of(_walk(5, 4), 3.0)
-    paired = get_pairing("aligned-3")([support], query)
-    assert "could not be laid along" in paired.notes[0]
-    assert paired.parts == get_pairing("spread-3")([support], query).parts
-    assert all(part.query == (0, 1, 2, 3, 4) for part in paired.parts)
-
-
-def test_similar_takes_the_slice_that_looks_alike() -> None:
-    body = _walk(9, 5)
-    support = Stack.of(body, 1.0, tuple(range(9)))
-    parts = get_pairing("similar-9")([support], Stack.of(body, 1.0)).parts
-    assert {part.support[0]: part.query for part in parts} == {z: (z,) for z in range(9)}

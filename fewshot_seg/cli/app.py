@@ -7,7 +7,8 @@ import typer
 from rich.text import Text
 
 from fewshot_seg._version import __version__
-from fewshot_seg.cli import learn, segment
+from fewshot_seg.cli import learn, oneshot, prepare, profile, segment
+from fewshot_seg.cli.check import check_data
 from fewshot_seg.cli.console import INCOMPLETE, debug, err, guarded, out
 
 app = typer.Typer(
@@ -18,7 +19,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-data = typer.Typer(no_args_is_help=True, help="Look at data sets.")
+data = typer.Typer(no_args_is_help=True, help="Prepare data sets and look at them.")
 app.add_typer(data, name="data")
 
 
@@ -100,31 +101,10 @@ def demo(
     run_demo(folder, seed=seed, steps=DEFAULT_STEPS if steps is None else steps, console=out())
 
 
-@data.command("check")
-@guarded("nothing was changed")
-def check_data(
-    source: Annotated[
-        str, typer.Argument(help="A folder, or a data set by name (see `fewshot-seg list`).")
-    ],
-    option: Annotated[
-        list[str] | None,
-        typer.Option("--data-option", help="Of the data set, as key=value; may be repeated."),
-    ] = None,
-) -> None:
-    """Load every scan and say what is there and what is wrong with it.
-
-    [bold]Example[/]  fewshot-seg data check my-scans
-    """
-    from fewshot_seg.cli.values import parse_settings
-    from fewshot_seg.data.check import check
-    from fewshot_seg.experiment import open_dataset
-
-    report = check(open_dataset(source, **parse_settings(option or [])))
-    out().print(report.table())
-    if not report.ok:
-        raise typer.Exit(INCOMPLETE)
-
-
+data.command("prepare")(prepare.prepare)
+data.command("check")(check_data)
 app.command()(learn.train)
 app.command()(learn.evaluate)
 app.command("segment")(segment.segment)
+app.command("oneshot")(oneshot.oneshot)
+app.command("profile")(profile.profile)

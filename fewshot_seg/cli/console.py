@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import wraps
+from itertools import count
 from typing import ParamSpec
 
 import typer
@@ -22,9 +23,10 @@ from fewshot_seg.errors import FewshotSegError
 P = ParamSpec("P")
 
 BAD_REQUEST = 2
+"""Exit code when what was handed in, a request or data, must be put right."""
+INCOMPLETE = BAD_REQUEST
+"""Of a command that did its work but for what is named: a scan, a plugin. Scripts must notice."""
 INTERRUPTED = 130
-INCOMPLETE = 1
-"""Exit code of a command that did its work, of which something failed."""
 
 debug: ContextVar[bool] = ContextVar("debug", default=False)
 """Whether errors are shown with their traceback."""
@@ -68,6 +70,15 @@ def guarded(resume: str) -> Callable[[Callable[P, None]], Callable[P, None]]:
 @contextmanager
 def counting(what: str, total: int) -> Iterator[Callable[[object], None]]:
     """A bar with the time left on a terminal; yields what to call after each piece of work."""
+    with measuring(what) as show:
+        done = count(1)
+        show(0, total)
+        yield lambda _: show(next(done), total)
+
+
+@contextmanager
+def measuring(what: str) -> Iterator[Callable[[int, int], None]]:
+    """As `counting`; what it yields is told how much is done, and of how much."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -76,8 +87,8 @@ def counting(what: str, total: int) -> Iterator[Callable[[object], None]]:
     )
     console = err()
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task(what, total=total)
-        yield lambda _: progress.advance(task)
+        task = progress.add_task(what, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
 def _say(message: str, style: str) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from fewshot_seg.cli.console import INCOMPLETE, err, guarded, out
+from fewshot_seg.cli.console import INCOMPLETE, err, guarded, measuring, out
 from fewshot_seg.cli.values import parse_numbers, parse_settings
 
 Data = Annotated[
@@ -17,7 +17,16 @@ DataOptions = Annotated[
     typer.Option("--data-option", help="Of the data set: n_scans=6, layout=nnunet. Repeatable."),
 ]
 Matching = Annotated[
-    str, typer.Option(help="parts-3, chunks-3, groups-10, middle or middle-range.")
+    str,
+    typer.Option(
+        help="Which support slice serves which query slice. Told where the organ lies: parts-3, "
+        "chunks-3, groups-10, middle-range. Not told, as for your own scans: aligned-10, middle, "
+        "spread-3, similar-9."
+    ),
+]
+FoldRule = Annotated[
+    str,
+    typer.Option(help="Which scan is the support: alpnet (the one after the queries) or adnet."),
 ]
 Size = Annotated[int, typer.Option(help="Height and width of the images, in pixels.", min=8)]
 Window = Annotated[
@@ -82,6 +91,10 @@ def train(
         int | None, typer.Option(help="Labelled slices of each class.", min=1)
     ] = None,
     n_folds: Annotated[int, typer.Option(help="Folds the scans are cut in.", min=1)] = 5,
+    n_support: Annotated[
+        int, typer.Option(help="Labelled scans of a fold, which are not trained on.", min=1)
+    ] = 1,
+    fold_rule: FoldRule = "alpnet",
     window: Window = None,
     data_option: DataOptions = None,
 ) -> None:
@@ -126,6 +139,8 @@ def train(
                 augmentation=chosen,
                 episodes=episodes,
                 n_folds=n_folds,
+                n_support=n_support,
+                fold_rule=fold_rule,
                 window=window,
             )
             out().print(Text(f"trained: {checkpoint}"), soft_wrap=True)
@@ -169,12 +184,15 @@ def evaluate(
     ] = "train",
     size: Size = 256,
     n_folds: Annotated[int, typer.Option(help="Folds the scans are cut in.", min=1)] = 5,
+    n_support: Annotated[int, typer.Option(help="Labelled scans of a fold (shots).", min=1)] = 1,
+    fold_rule: FoldRule = "alpnet",
     window: Window = None,
     data_option: DataOptions = None,
 ) -> None:
     """Test runs on the scans and classes that they did not see.
 
-    --set, --size, --n-folds and --window are for --method; runs know their own.
+    --set, --size, --n-folds, --n-support, --fold-rule and --window are for --method; runs know
+    their own.
 
     [bold]Example[/]  fewshot-seg evaluate runs --data my-scans --novel liver
     """
@@ -192,30 +210,35 @@ def evaluate(
         raise OptionError("--set changes --method; a trained run is tested as it was trained")
     dataset = open_dataset(data, **parse_settings(data_option or []))
     numbers = None if folds is None else parse_numbers(folds)
-    if method is None:
-        results = evaluate_runs(
-            runs or [],
-            dataset,
-            matching=matching,
-            folds=numbers,
-            novel=novel,
-            surface=surface,
-            unlabelled=unlabelled,
-        )
-    else:
-        results = evaluate_unlearned(
-            resolve_recipe(method, parse_settings(settings or [])),
-            dataset,
-            matching=matching,
-            folds=numbers,
-            novel=novel,
-            surface=surface,
-            unlabelled=unlabelled,
-            size=size,
-            n_folds=n_folds,
-            window=window,
-            name=f"{method} ({', '.join(settings)})" if settings else None,
-        )
+    with measuring("testing") as show:
+        if method is None:
+            results = evaluate_runs(
+                runs or [],
+                dataset,
+                matching=matching,
+                folds=numbers,
+                novel=novel,
+                surface=surface,
+                unlabelled=unlabelled,
+                on_progress=show,
+            )
+        else:
+            results = evaluate_unlearned(
+                resolve_recipe(method, parse_settings(settings or [])),
+                dataset,
+                matching=matching,
+                folds=numbers,
+                novel=novel,
+                surface=surface,
+                unlabelled=unlabelled,
+                size=size,
+                n_folds=n_folds,
+                n_support=n_support,
+                fold_rule=fold_rule,
+                window=window,
+                name=f"{method} ({', '.join(settings)})" if settings else None,
+                on_progress=show,
+            )
     results.to_json(folder / "results.json")
     results.to_csv(folder / "results.csv")
     out().print(results.table())

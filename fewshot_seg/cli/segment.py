@@ -33,12 +33,18 @@ def segment(
         ),
     ] = None,
     matching: Annotated[
-        str, typer.Option(help="aligned-3, middle, spread-3 or similar-3.")
-    ] = "aligned-3",
+        str, typer.Option(help="aligned-10, middle, spread-3 or similar-9.")
+    ] = "aligned-10",
     size: Annotated[
         int | None, typer.Option(help="Image size; as trained unless given.", min=8)
     ] = None,
-    batch: Annotated[int, typer.Option(help="Slices in one call.", min=1)] = 8,
+    batch: Annotated[
+        int | None,
+        typer.Option(help="Slices in one call; as many as memory holds unless given.", min=1),
+    ] = None,
+    precision: Annotated[
+        str, typer.Option(help="32, bf16, or auto: bf16 where the hardware computes in it.")
+    ] = "auto",
     device: Annotated[
         str | None, typer.Option(help="cpu or cuda; cuda where there is one unless given.")
     ] = None,
@@ -68,6 +74,7 @@ def segment(
             matching=matching,
             size=size,
             batch=batch,
+            precision=precision,
             device=device,
             on_scan=advance,
         )

@@ -107,5 +107,5 @@ def _one_hot(one: Slice, classes: Sequence[int]) -> Float[Tensor, "way height wi
 
 
 def _labels(masks: Float[Tensor, "query way height width"]) -> Tensor:
-    ways = torch.arange(1, masks.shape[1] + 1)
-    return (masks.long() * ways[:, None, None]).sum(1)
+    ways = torch.arange(1, masks.shape[1] + 1, dtype=masks.dtype)
+    return (masks * ways[:, None, None]).sum(1).long()

@@ -2,6 +2,7 @@
 
 import os
 import secrets
+from contextlib import suppress
 from pathlib import Path
 
 from fewshot_seg.errors import DataError
@@ -24,4 +25,5 @@ def write_bytes(path: Path, content: bytes) -> None:
     except OSError as error:
         raise DataError(f"{path} cannot be written: {error.strerror or error}") from error
     finally:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):  # what could not be written cannot be cleared away either
+            draft.unlink()

@@ -1,5 +1,6 @@
 """Random changes of labelled images in training."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -126,7 +127,7 @@ class Augmentation:
         changed = images[:, :1] if grey else images
         if self.warps:
             size = (images.shape[2], images.shape[3])
-            grids = torch.stack([self.grid(size, generator) for _ in images])
+            grids = [self.grid(size, generator) for _ in images]
             changed, masks = _resample_with_masks(changed, masks, grids)
         changed = torch.stack([self.recolour(image, generator) for image in changed])
         return (changed.expand(images.shape) if grey else changed), masks
@@ -169,12 +170,19 @@ class Augmentation:
         return image
 
 
-def _resample_with_masks(images: Tensor, masks: Tensor, grids: Tensor) -> tuple[Tensor, Tensor]:
+def _resample_with_masks(
+    images: Tensor, masks: Tensor, grids: Sequence[Grid]
+) -> tuple[Tensor, Tensor]:
+    """One by one: the planes and the grid of one image fit into a core's cache."""
     channels = images.shape[1]
     flat = masks.flatten(1, -3) if masks.ndim > 3 else masks[:, None]
-    planes = resample(torch.cat([images, flat], 1), grids)
+    moved = [
+        resample(torch.cat(planes)[None], grid[None])[0]
+        for *planes, grid in zip(images, flat, grids, strict=True)
+    ]
     # strictly above 0.5, so that no pixel can belong to two disjoint masks
-    return planes[:, :channels], (planes[:, channels:] > 0.5).float().reshape(masks.shape)
+    binary = torch.stack([(planes[channels:] > 0.5).float() for planes in moved])
+    return torch.stack([planes[:channels] for planes in moved]), binary.reshape(masks.shape)
 
 
 def _within(name: str, value: float, highest: float) -> None:

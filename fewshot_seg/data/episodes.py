@@ -231,9 +231,9 @@ class SupervisedSource:
 def _is_complete(episode: Episode) -> bool:
     """Whether every support mask and every query still shows foreground."""
     assert episode.query_labels is not None
-    supports = (episode.support.masks > 0).flatten(3).any(-1).all()
-    queries = (episode.query_labels > 0).flatten(2).any(-1).all()
-    return bool(supports & queries)
+    supports = episode.support.masks.amax((-2, -1)) > 0
+    queries = episode.query_labels.amax((-2, -1)) > 0
+    return bool(supports.all() & queries.all())
 
 
 def _plain(value: Any) -> Any:

@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from fewshot_seg.data.nifti import read_labels
-from fewshot_seg.data.pictures import read_picture_labels
-from fewshot_seg.data.volume import volume_suffix
+from fewshot_seg.data.pictures import is_picture, read_picture_labels
 from fewshot_seg.errors import DataError
 
 
@@ -19,7 +18,7 @@ def found_classes(files: Iterable[Path]) -> dict[int, str]:
 
 def _class_ids(path: Path) -> set[int]:
     try:
-        labels = read_picture_labels(path) if volume_suffix(path) is None else read_labels(path)[0]
+        labels = read_picture_labels(path) if is_picture(path) else read_labels(path)[0]
     except DataError:
         # Loading its scan says so; here one damaged file must not hide the other scans.
         return set()

@@ -7,12 +7,19 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from fewshot_seg.data.memory import memory
 from fewshot_seg.errors import DataError
 
 Affine = Float[np.ndarray, "4 4"]
 
 MAX_VOXELS = 2**31
 """More voxels than any scanner delivers (1290 cubed, 8 GiB as float32): such a header lies."""
+
+BYTES_PER_VOXEL = 8
+"""What reading takes at least: the voxels as stored, and as float32."""
+
+MAX_COSINE = 0.05
+"""Of the angle between two axes, 3 degrees off a right angle: header rounding yes, a shear no."""
 
 
 def check_shape(path: Path, shape: Sequence[int]) -> tuple[int, int, int]:
@@ -31,6 +38,11 @@ def check_shape(path: Path, shape: Sequence[int]) -> tuple[int, int, int]:
             f"{path} claims the shape {shape}, {prod(spatial):.3g} voxels; at most "
             f"{MAX_VOXELS:.3g} are read. Its header is damaged, or the volume must be cropped"
         )
+    if prod(spatial) * BYTES_PER_VOXEL > memory():
+        raise DataError(
+            f"{path} has the shape {shape} and would take {prod(spatial) * BYTES_PER_VOXEL:.3g} "
+            f"bytes of memory, but there are {memory():.3g}; crop or resample it"
+        )
     x, y, z = spatial
     return x, y, z
 
@@ -46,6 +58,12 @@ def check_affine(path: Path, affine: np.ndarray) -> Affine:
         raise DataError(
             f"{path} has an affine that cannot be inverted: two of its axes point the same way. "
             "Repair its header (qform or sform)"
+        )
+    axes = affine[:3, :3] / sizes
+    if np.abs(axes.T @ axes - np.eye(3)).max() > MAX_COSINE:
+        raise DataError(
+            f"{path} has an affine whose axes are not at right angles (sheared, as a tilted gantry "
+            "or an affine registration leave it); resample it to a grid that is"
         )
     return affine
 

@@ -2,11 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
+from fewshot_seg.data.moments import Moments, stored_moments
+from fewshot_seg.data.pseudo_cache import AUTO
 from fewshot_seg.data.scan import Dataset
 from fewshot_seg.errors import DataError, OptionError, UnknownNameError, did_you_mean
 
@@ -124,12 +128,14 @@ def fit_intensity(
     *,
     modality: str | None = None,
     window: tuple[float, float] | None = None,
+    cache: str | Path | None = AUTO,
 ) -> Intensity:
     """The normalisation of a data set: for CT one mean and standard deviation over all voxels
     of the scans `ids` (hand in those of the training fold only), for others a z-score of each scan.
 
     modality: "mr", "ct" or "picture"; the data set's own unless given.
     window: clip to (low, high) first, for example (-125, 275) for raw abdominal CT.
+    cache: folder that keeps each CT scan's mean and variance, "auto" for the user's, None for none.
 
     Raises UnknownNameError for another modality, DataError for no ids or a scan as in `normalise`.
     """
@@ -143,21 +149,34 @@ def fit_intensity(
         return each
     if not ids:
         raise DataError(f"no scan of {dataset.name} was given to fit the CT intensities on")
-    mean, std = _pooled(each, dataset, ids)
+    mean, std = _pooled(each, dataset, ids, cache)
     return Intensity(mean, std, window)
 
 
-def _pooled(each: Intensity, dataset: Dataset, ids: Sequence[str]) -> tuple[float, float]:
+def _pooled(
+    each: Intensity, dataset: Dataset, ids: Sequence[str], cache: str | Path | None
+) -> tuple[float, float]:
     """Mean and population standard deviation over many volumes, one in memory at a time.
 
     The pairwise update of Chan et al. (1979), which loses no digits to large offsets.
     """
     count, mean, squares = 0, 0.0, 0.0
     for scan_id in ids:
-        values = each.clipped(dataset.load(scan_id).image, name=scan_id)
-        total = count + values.size
-        delta = float(values.mean()) - mean
-        squares += float(values.var()) * values.size + delta**2 * count * values.size / total
-        mean += delta * values.size / total
+        one = stored_moments(
+            dataset,
+            scan_id,
+            partial(_moments, each, dataset, scan_id),
+            window=each.window,
+            cache=cache,
+        )
+        total = count + one.voxels
+        delta = one.mean - mean
+        squares += one.variance * one.voxels + delta**2 * count * one.voxels / total
+        mean += delta * one.voxels / total
         count = total
     return mean, (squares / count) ** 0.5
+
+
+def _moments(each: Intensity, dataset: Dataset, scan_id: str) -> Moments:
+    values = each.clipped(dataset.load(scan_id).image, name=scan_id)
+    return Moments(values.size, float(values.mean()), float(values.var()))

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from fewshot_seg.data.dicom import read_series
 from fewshot_seg.data.grid import Affine, check_shape
 from fewshot_seg.errors import DataError
 
@@ -26,19 +27,7 @@ def open_itk(path: Path) -> tuple[np.ndarray, Affine]:
 
 def open_dicom(folder: Path) -> tuple[np.ndarray, Affine]:
     """The only DICOM series in a folder, as `open_itk`. Raises DataError."""
-    series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
-    if len(series) != 1:
-        found = "no DICOM series" if not series else f"{len(series)} DICOM series"
-        raise DataError(f"{folder} holds {found}; a scan is one file, or a folder with one series")
-    reader = sitk.ImageSeriesReader()
-    reader.SetFileNames(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0]))
-    try:
-        image = reader.Execute()
-    except RuntimeError as error:
-        raise DataError(f"{folder} cannot be read: {_last_line(error)}") from error
-    if image.HasMetaDataKey("ITK_non_uniform_sampling_deviation"):
-        raise DataError(f"{folder}: its slices are not evenly spaced; files of the series lack")
-    return _from_itk(folder, image)
+    return _from_itk(folder, read_series(folder))
 
 
 def _from_itk(path: Path, image: sitk.Image) -> tuple[np.ndarray, Affine]:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from fewshot_seg.data.manifest import Manifest
 from fewshot_seg.data.nifti import stem
-from fewshot_seg.data.pictures import PICTURE_SUFFIXES
-from fewshot_seg.data.volume import VOLUME_SUFFIXES, volume_suffix
+from fewshot_seg.data.pictures import PICTURE_SUFFIXES, is_picture
+from fewshot_seg.data.plain import plain_scans
+from fewshot_seg.data.volume import VOLUME_SUFFIXES
 from fewshot_seg.errors import DataError, OptionError, did_you_mean
 
 CHANNEL = re.compile(r"^(?P<scan>.+)_(?P<channel>\d{4})$")
@@ -101,17 +102,22 @@ def _pairs(root: Path, manifest: Manifest, channel: int | None) -> Found:
     return _by_id(_files(root / "images")), _by_id(_files(root / "labels"))
 
 
+def _scans(root: Path, manifest: Manifest, channel: int | None) -> Found:
+    return plain_scans(root)[0], {}
+
+
 LAYOUTS: Mapping[str, Callable[[Path, Manifest, int | None], Found]] = {
     "benchmark": _benchmark,
     "decathlon": _decathlon,
     "nnunet": _nnunet,
     "pairs": _pairs,
+    "scans": _scans,
 }
 
 EXPECTED = (
     "Known layouts: image_<id>.nii.gz and label_<id>.nii.gz in one folder (benchmark); "
     "imagesTr/ and labelsTr/ (decathlon, nnunet); images/ and labels/ with files of equal "
-    "names (pairs)"
+    "names (pairs); volumes, folders of DICOM series or pictures without any labels (scans)"
 )
 
 
@@ -128,8 +134,19 @@ def _recognise(root: Path, manifest: Manifest) -> str:
     if len(found) > 1:
         raise DataError(f"{root} fits several layouts ({', '.join(found)}); name the one to use")
     if not found:
-        raise DataError(f"{root} has no layout this library knows. {EXPECTED}")
+        scans, labels = plain_scans(root)
+        if scans and not labels:
+            return "scans"
+        raise DataError(f"{root} has no layout this library knows{_inside(root)}. {EXPECTED}")
     return "nnunet" if found == ["decathlon"] and _is_nnunet(root, manifest) else found[0]
+
+
+def _inside(root: Path) -> str:
+    """The folder that was probably meant, as data/CHAOST2 has its scans one folder deeper."""
+    for folder in sorted(path for path in root.iterdir() if path.is_dir()):
+        if _prefixed(_files(folder), "image_") or (folder / "imagesTr").is_dir():
+            return f"; did you mean {folder}?"
+    return ""
 
 
 def _is_nnunet(root: Path, manifest: Manifest) -> bool:
@@ -182,6 +199,6 @@ def _check(images: Mapping[str, Path], labels: Mapping[str, Path]) -> None:
         twin = seen.setdefault(natural_key(name), path)
         if twin != path:
             raise DataError(f"{twin} and {path} have the same scan number; rename one of them")
-    kinds = {volume_suffix(path) is None for path in images.values()}
+    kinds = {is_picture(path) for path in images.values()}
     if len(kinds) > 1:
         raise DataError(f"{path.parent} mixes pictures and volumes; give each a folder of its own")

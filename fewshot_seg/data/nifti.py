@@ -76,6 +76,8 @@ def read_labels(path: Path, *, slice_axis: int | None = None) -> tuple[Labels, G
 
 def stem(path: Path) -> str:
     """The file's name without the ending of its format: `image_1` of `image_1.nii.gz`."""
+    if path.is_dir():
+        return path.name  # a DICOM series; the dots of an UID are no ending
     suffix = volume_suffix(path)
     return path.stem if suffix is None else path.name[: -len(suffix)]
 
@@ -137,7 +139,7 @@ def _image(volume: Volume, geometry: Geometry) -> Image:
 
 def _on_grid(voxels: np.ndarray, geometry: Geometry, header_from: Path | None) -> nib.Nifti1Image:
     if header_from is None or volume_suffix(header_from) not in NIFTI_SUFFIXES:
-        return _placed(voxels, geometry.affine)
+        return placed(voxels, geometry.affine)
     source = open_nifti(header_from)
     shape = check_shape(header_from, source.image.shape)
     offset = corner_offset(source.affine, geometry.affine, shape)
@@ -154,7 +156,8 @@ def _on_grid(voxels: np.ndarray, geometry: Geometry, header_from: Path | None) -
     return image
 
 
-def _placed(voxels: np.ndarray, affine: Affine) -> nib.Nifti1Image:
+def placed(voxels: np.ndarray, affine: Affine) -> nib.Nifti1Image:
+    """Voxels in stored order as NIfTI, in millimetres, with qform and sform set to the affine."""
     image = nib.Nifti1Image(voxels, affine)
     image.header.set_xyzt_units("mm")
     image.set_qform(affine, code="scanner")

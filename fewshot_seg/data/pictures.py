@@ -24,6 +24,11 @@ IDS = ("L", "P", "1", "I", "I;16", "I;16B")
 EXIF_ORIENTATION = 0x0112
 
 
+def is_picture(path: Path) -> bool:
+    """Whether a file's name is that of a picture."""
+    return path.suffix.lower() in PICTURE_SUFFIXES and not path.is_dir()
+
+
 def read_picture(image: Path, labels: Path | None = None, *, scan_id: str | None = None) -> Scan:
     """A grey or RGB picture as a scan of one slice, without spacing and geometry.
 

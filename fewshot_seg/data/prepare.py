@@ -1,53 +1,21 @@
 """Scans made ready for a network: normalised, on its in-plane size, with its channels."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Integer
+from jaxtyping import Integer
 from torch import Tensor
 
 from fewshot_seg.data.intensity import Intensity, to_channels
+from fewshot_seg.data.prepared import PreparedScan as PreparedScan
+from fewshot_seg.data.pseudo_cache import AUTO
 from fewshot_seg.data.resize import resize_images, resize_labels
 from fewshot_seg.data.scan import Dataset, Scan
+from fewshot_seg.data.store import stored
 from fewshot_seg.errors import DataError, OptionError, did_you_mean
-
-
-@dataclass(frozen=True, eq=False)
-class PreparedScan:
-    """A scan as a network sees it, and what is needed to score an answer at full resolution.
-
-    images: normalised intensities on the network's size. A grey scan's channels share their
-        memory (stride 0), so write to them only after a copy.
-    labels: class ids on the network's size, each pixel by majority of area; None if not annotated.
-    original_labels: class ids as stored in the scan.    original_size: its height and width.
-    spacing: millimetres along (slice, height, width) of the ORIGINAL voxels; None if unknown.
-    class_slices: class id -> the slices that show it in the original labels. A tiny structure can
-        be listed here and yet be gone on the network's size.
-    """
-
-    id: str
-    images: Float[Tensor, "slice channel height width"]
-    labels: Integer[Tensor, "slice height width"] | None
-    original_labels: Integer[np.ndarray, "slice full_height full_width"] | None
-    original_size: tuple[int, int]
-    spacing: tuple[float, float, float] | None
-    class_slices: dict[int, tuple[int, ...]]
-
-    @property
-    def n_slices(self) -> int:
-        return self.images.shape[0]
-
-    def position(self, index: int) -> float:
-        """Where slice `index` lies, from 0 (first) to 1 (last); 0.5 in a scan of one slice."""
-        return index / (self.n_slices - 1) if self.n_slices > 1 else 0.5
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of the images in pixels."""
-        return self.images.shape[2], self.images.shape[3]
 
 
 class Failure(NamedTuple):
@@ -101,6 +69,32 @@ def prepare(
     )
 
 
+def load_prepared(
+    dataset: Dataset,
+    scan_id: str,
+    *,
+    size: int | tuple[int, int] | None,
+    intensity: Intensity,
+    channels: int = 3,
+    cache: str | Path | None = AUTO,
+) -> PreparedScan:
+    """Load and `prepare` one scan, or open it where it is kept.
+
+    cache: folder that keeps what was prepared, "auto" for the user's, None for none; see
+        `fewshot_seg.data.store`. The numbers are the same with and without it.
+    Raises as `prepare` and `Dataset.load`.
+    """
+    return stored(
+        dataset,
+        scan_id,
+        lambda: prepare(dataset.load(scan_id), size=size, intensity=intensity, channels=channels),
+        size=size,
+        intensity=intensity,
+        channels=channels,
+        cache=cache,
+    )
+
+
 def prepare_all(
     dataset: Dataset,
     ids: Iterable[str],
@@ -108,8 +102,9 @@ def prepare_all(
     size: int | tuple[int, int] | None,
     intensity: Intensity,
     channels: int = 3,
+    cache: str | Path | None = AUTO,
 ) -> Preparation:
-    """Load and `prepare` the scans `ids`, going on past those that cannot be used.
+    """`load_prepared` for the scans `ids`, going on past those that cannot be used.
 
     A file that cannot be read and a scan that `prepare` refuses are listed among the failures;
     report them. Raises DataError when no scan is left, when `ids` is empty or names a scan that
@@ -119,8 +114,16 @@ def prepare_all(
     failures: list[Failure] = []
     for scan_id in _known(dataset, ids):
         try:
-            scan = dataset.load(scan_id)
-            scans.append(prepare(scan, size=size, intensity=intensity, channels=channels))
+            scans.append(
+                load_prepared(
+                    dataset,
+                    scan_id,
+                    size=size,
+                    intensity=intensity,
+                    channels=channels,
+                    cache=cache,
+                )
+            )
         except (ValueError, OSError) as error:  # DataError is a ValueError
             failures.append(Failure(scan_id, str(error)))
     if not scans:

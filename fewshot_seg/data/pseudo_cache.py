@@ -37,6 +37,17 @@ def default_folder() -> Path:
     return (Path(shared) if shared else Path("~/.cache").expanduser()) / "fewshot-seg"
 
 
+def cache_folder(folder: str | Path | None) -> Path | None:
+    """The folder, AUTO being `default_folder()`; None for no cache, or where the user has no home,
+    which is said."""
+    try:
+        folder = default_folder() if folder == AUTO else folder
+        return None if folder is None else Path(folder).expanduser()
+    except RuntimeError as error:  # the user has no home
+        complain(Path("~"), error)
+        return None
+
+
 class PseudoCache:
     """Label arrays in a folder.
 
@@ -47,12 +58,7 @@ class PseudoCache:
     """
 
     def __init__(self, folder: str | Path | None = AUTO) -> None:
-        try:
-            folder = default_folder() if folder == AUTO else folder
-            self.folder = None if folder is None else Path(folder).expanduser()
-        except RuntimeError as error:  # the user has no home
-            self.folder = None
-            _complain(Path("~"), error)
+        self.folder = cache_folder(folder)
 
     def labels(
         self,
@@ -87,7 +93,7 @@ def _read(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        _complain(path.parent, error)
+        complain(path.parent, error)
         return None
     payload, digest = content[:-DIGEST], content[-DIGEST:]
     if hashlib.sha256(payload).digest() != digest:
@@ -105,15 +111,16 @@ def _write(path: Path, labels: np.ndarray) -> None:
     try:  # readers of zip archives overlook what follows the archive
         write_bytes(path, payload + hashlib.sha256(payload).digest())
     except (DataError, OSError) as error:
-        _complain(path.parent, error)
+        complain(path.parent, error)
 
 
-def _complain(folder: Path, error: Exception) -> None:
+def complain(folder: Path, error: Exception) -> None:
+    """Say, once for each folder, that nothing can be kept there."""
     if folder not in _complained:
         _complained.add(folder)
         log.warning(
-            "pseudo-labels cannot be kept in %s and are computed anew by every run (%s). Set "
-            "FEWSHOT_SEG_CACHE to a folder that can be written to.", folder, error,
+            "prepared scans and pseudo-labels cannot be kept in %s and are computed anew by every "
+            "run (%s). Set FEWSHOT_SEG_CACHE to a folder that can be written to.", folder, error,
         )  # fmt: skip
 
 

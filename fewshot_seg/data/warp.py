@@ -54,9 +54,9 @@ def elastic_field(
     displacements; blurring by a sigma s leaves noise of 1/s, hence the square on alpha.
     """
     scale = (size[0] * size[1]) ** 0.5 / REFERENCE
-    noise = torch.from_numpy(generator.random((2, *size), dtype=np.float32)) * 2 - 1
+    noise = torch.from_numpy(generator.random((2, *size), dtype=np.float32)).mul_(2).sub_(1)
     radius = max(1, round(2 * sigma * scale))
-    return gaussian_blur(noise, sigma * scale, radius) * (alpha * scale**2)
+    return gaussian_blur(noise, sigma * scale, radius).mul_(alpha * scale**2)
 
 
 def sampling_grid(
@@ -69,16 +69,16 @@ def sampling_grid(
     """
     height, width = size
     inverse = np.linalg.inv(affine.matrix(size))
-    x = torch.arange(width, dtype=torch.float32).expand(height, width)
-    y = torch.arange(height, dtype=torch.float32)[:, None].expand(height, width)
+    x = torch.arange(width, dtype=torch.float32)
+    y = torch.arange(height, dtype=torch.float32)[:, None]
     if field is not None:
         x, y = x + field[0], y + field[1]
-    found = []
-    for row, length in ((inverse[0], width), (inverse[1], height)):
+    planes = torch.empty(2, height, width)  # x and y apart in memory: written in half the time
+    for plane, row, length in zip(planes, inverse, (width, height)):
         # to the [-1, 1] that runs from the outer edge of the first pixel to that of the last
         a, b, c = (float(value) for value in row * 2 / length)
-        found.append(x * a + y * b + (c + 1 / length - 1))
-    return torch.stack(found, -1)
+        torch.add(x * a, y * b, out=plane).add_(c + 1 / length - 1)
+    return planes.permute(1, 2, 0)
 
 
 def resample(

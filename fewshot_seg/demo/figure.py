@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 from fewshot_seg.data.prepare import PreparedScan
 from fewshot_seg.data.scan import Scan
 from fewshot_seg.evaluation import get_matching, predict
+from fewshot_seg.evaluation.fold import stack_of
 from fewshot_seg.evaluation.matching import Part
 from fewshot_seg.evaluation.metrics import dice
 from fewshot_seg.interfaces import Method
@@ -41,8 +42,9 @@ def draw_overlay(
     example, example_seen = support
     assert stored.labels is not None
     assert example.labels is not None
-    parts = get_matching(matching).match(
-        [example.class_slices[class_id]], stored.class_slices[class_id], seen.n_slices
+    parts, *_ = get_matching(matching).match(
+        [stack_of(example_seen, example.class_slices[class_id])],
+        stack_of(seen, stored.class_slices[class_id]),
     )
     size = (stored.image.shape[2], stored.image.shape[3])
     masks = {

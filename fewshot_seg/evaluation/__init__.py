@@ -2,8 +2,13 @@
 
 from fewshot_seg.evaluation.crossval import cross_validate
 from fewshot_seg.evaluation.fold import evaluate_fold, evaluate_scan
-from fewshot_seg.evaluation.matching import Matching, Part, get_matching, scored_slices
-from fewshot_seg.evaluation.metrics import SurfaceDistances, dice, surface_distances
+from fewshot_seg.evaluation.matching import Matching, Paired, Part, Stack, get_matching
+from fewshot_seg.evaluation.metrics import (
+    SurfaceDistances,
+    dice,
+    mean_slice_dice,
+    surface_distances,
+)
 from fewshot_seg.evaluation.predict import predict
 from fewshot_seg.evaluation.protocol import Protocol
 from fewshot_seg.evaluation.provenance import provenance
@@ -15,10 +20,12 @@ __all__ = [
     "ClassSummary",
     "FoldScores",
     "Matching",
+    "Paired",
     "Part",
     "Protocol",
     "Results",
     "ScanScore",
+    "Stack",
     "SurfaceDistances",
     "Unscored",
     "cross_validate",
@@ -26,8 +33,8 @@ __all__ = [
     "evaluate_fold",
     "evaluate_scan",
     "get_matching",
+    "mean_slice_dice",
     "predict",
     "provenance",
-    "scored_slices",
     "surface_distances",
 ]

@@ -22,10 +22,14 @@ def plain(entry: Any) -> dict[str, Any]:
 
 
 def scan_score(data: Mapping[str, Any]) -> ScanScore:
-    """The inverse of `plain`. Raises TypeError when fields are missing or unknown."""
+    """The inverse of `plain`; older files have no "slice_dice".
+
+    Raises TypeError when fields are missing or unknown.
+    """
     values: dict[str, Any] = {**data, "notes": tuple(data["notes"])}
-    for name in ("dice", "hd95", "assd"):
-        values[name] = math.nan if data[name] == "nan" else data[name]
+    for name in ("dice", "hd95", "assd", "slice_dice"):
+        if data.get(name) == "nan":
+            values[name] = math.nan
     return ScanScore(**values)
 
 

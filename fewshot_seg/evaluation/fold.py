@@ -10,8 +10,8 @@ from jaxtyping import Bool
 from fewshot_seg.data.folds import Fold
 from fewshot_seg.data.prepare import PreparedScan
 from fewshot_seg.errors import DataError
-from fewshot_seg.evaluation.matching import Matching, Part, scored_slices
-from fewshot_seg.evaluation.metrics import count, surface_distances
+from fewshot_seg.evaluation.matching import Matching, Part, Stack
+from fewshot_seg.evaluation.metrics import count, mean_slice_dice, surface_distances
 from fewshot_seg.evaluation.predict import predict, support_mask
 from fewshot_seg.evaluation.scores import FoldScores, ScanScore, Unscored
 from fewshot_seg.evaluation.transductive import PoolOf
@@ -49,25 +49,27 @@ def evaluate_scan(
     Raises DataError when a support scan or the query does not show the class.
     """
     name = class_name or f"class {class_id}"
-    parts = matching.match(
-        [_slices(scan, class_id, name, "support") for scan in support],
-        _slices(query, class_id, name, "query"),
-        query.n_slices,
+    paired = matching.match(
+        [stack_of(scan, _slices(scan, class_id, name, "support")) for scan in support],
+        stack_of(query, _slices(query, class_id, name, "query")),
     )
     truth = _labels(query) == class_id
-    masks = predict(
+    found = predict(
         method,
         support,
         query.images,
         class_id=class_id,
-        parts=parts,
+        parts=paired.parts,
         size=(truth.shape[1], truth.shape[2]),
         batch=batch,
         device=device,
         unlabelled=None if unlabelled is None else unlabelled(query),
     )
-    slices = list(scored_slices(parts))
-    counts = count(np.stack([masks[index] for index in slices]), truth[slices])
+    slices = list(paired.scored)
+    nothing = np.zeros_like(truth[0])
+    masks = {index: found.get(index, nothing) for index in slices}
+    prediction, marked = np.stack(list(masks.values())), truth[slices]
+    counts = count(prediction, marked)
     distances = None
     if surface:
         distances = surface_distances(
@@ -84,8 +86,9 @@ def evaluate_scan(
         n_slices=len(slices),
         n_predicted=counts.true_positive + counts.false_positive,
         n_truth=counts.true_positive + counts.false_negative,
+        slice_dice=mean_slice_dice(prediction, marked),
         seed=seed,
-        notes=_notes(masks, support, parts, class_id),
+        notes=(*_notes(masks, support, paired.parts, class_id), *paired.notes),
     )
 
 
@@ -101,10 +104,13 @@ def evaluate_fold(
     device: torch.device | str | None = None,
     surface: bool = True,
     unlabelled: PoolOf | None = None,
+    on_done: Callable[[int], None] | None = None,
 ) -> FoldScores:
     """Score the fold's query scans on each class (id -> name); options as in `evaluate_scan`.
 
     load: scan id -> prepared scan; called once for a support scan, once for a query scan.
+    on_done: called with a number of classes that a query scan is done with, for a progress
+        display; the numbers sum up to all classes of all query scans, failures included.
 
     A query scan that does not show a class is skipped. One that cannot be evaluated, for whatever
     reason, is named among the failures with that reason (the log has the traceback), and the
@@ -112,6 +118,7 @@ def evaluate_fold(
     """
     support: list[PreparedScan] = []
     scores = FoldScores()
+    done = on_done or (lambda _: None)
     for scan_id in fold.query:
         try:
             # Within the loop, so that a damaged support file shows as the failure it causes.
@@ -120,8 +127,10 @@ def evaluate_fold(
             absent = _absent(query, classes)
         except Exception as error:
             scores += _failed(error, fold, scan_id, classes.values(), seed)
+            done(len(classes))
             continue
         scores += _skipped(fold, scan_id, [classes[class_id] for class_id in absent], seed)
+        done(len(absent))
         for class_id in classes:
             if class_id in absent:
                 continue
@@ -144,6 +153,7 @@ def evaluate_fold(
                 scores += _failed(error, fold, scan_id, [classes[class_id]], seed)
             else:
                 scores += FoldScores(rows=(row,))
+            done(1)
     return scores
 
 
@@ -189,6 +199,11 @@ def _slices(scan: PreparedScan, class_id: int, name: str, role: str) -> tuple[in
             "leave the scan or the class out"
         )
     return scan.class_slices[class_id]
+
+
+def stack_of(scan: PreparedScan, shown: Sequence[int]) -> Stack:
+    """What a matching may know of a scan; `shown` are the slices that show the class."""
+    return Stack.of(scan.images, None if scan.spacing is None else scan.spacing[0], shown)
 
 
 def _volume(

@@ -40,6 +40,21 @@ def dice(prediction: Volume, truth: Volume) -> float:
     return count(prediction, truth).dice
 
 
+def mean_slice_dice(prediction: Volume, truth: Volume) -> float:
+    """The mean Dice of single slices, in [0, 1].
+
+    A slice that is empty in both is left out: counted as 1 it would reward a scan for having many
+    slices without the organ. One that is empty in prediction or truth alone counts as 0. NaN when
+    no slice is left. Raises ValueError when the shapes differ.
+    """
+    _same_shape(prediction, truth)
+    in_plane = (1, 2)
+    overlap = np.count_nonzero(prediction & truth, axis=in_plane)
+    total = np.count_nonzero(prediction, axis=in_plane) + np.count_nonzero(truth, axis=in_plane)
+    kept = total > 0
+    return float((2 * overlap[kept] / total[kept]).mean()) if kept.any() else math.nan
+
+
 @dataclass(frozen=True)
 class SurfaceDistances:
     """Distances between two surfaces; NaN when prediction or truth is empty.

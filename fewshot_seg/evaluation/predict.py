@@ -1,6 +1,6 @@
 """From labelled support slices to a mask volume. No query label gets in here."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -12,12 +12,17 @@ from fewshot_seg.data.prepare import PreparedScan
 from fewshot_seg.data.unlabelled import UnlabelledPool
 from fewshot_seg.episode import Support
 from fewshot_seg.errors import DataError
-from fewshot_seg.evaluation.matching import Part
 from fewshot_seg.evaluation.modes import evaluating, place
+from fewshot_seg.evaluation.pairs import Part
 from fewshot_seg.interfaces import Method
+from fewshot_seg.precision import computing
 
 Images = Float[Tensor, "slice channel height width"]
 Mask = Bool[np.ndarray, "full_height full_width"]
+Odds = Float[Tensor, "height width"]
+
+PROBABILITY_FLOOR = 1e-6
+"""Keeps the log-odds of averaged probabilities finite."""
 
 
 def support_mask(scan: PreparedScan, index: int, class_id: int) -> Float[Tensor, "height width"]:
@@ -50,7 +55,7 @@ def predict(
     """The class's mask in each slice that `parts` names, by slice index.
 
     scans: the labelled scans, one a shot, as large as the query.
-    size: height and width of the masks; logits are upsampled to it before they are compared.
+    size: height and width of the masks; log-odds are upsampled to it before they are compared.
     batch: query slices in one call.   device: where to compute; the method is moved there
     (None: where it is).
     unlabelled: for methods that learn from unlabelled images; those at the mean position of the
@@ -60,24 +65,50 @@ def predict(
     Raises ValueError when the method answers NaN or has not two labels for one way.
     """
     place_on = place(method, device)
-    masks: dict[int, Mask] = {}
-    with evaluating(method):
-        for support, queries in _by_support(parts):
-            chosen = support_of(scans, support, class_id)
-            further = _further(unlabelled, queries, len(query_images))
-            state = method.encode_support(
-                Support(
-                    chosen.images.to(place_on),
-                    chosen.masks.to(place_on),
-                    unlabelled=None if further is None else further.to(place_on),
-                )
+
+    def encode(slices: tuple[int, ...], queries: Sequence[int]) -> object:
+        chosen = support_of(scans, slices, class_id)
+        further = _further(unlabelled, queries, len(query_images))
+        return method.encode_support(
+            Support(
+                chosen.images.to(place_on),
+                chosen.masks.to(place_on),
+                unlabelled=None if further is None else further.to(place_on),
             )
+        )
+
+    odds = log_odds(method, encode, query_images, parts, batch=batch, device=place_on)
+    return {index: _mask(one, size) for index, one in odds.items()}
+
+
+def log_odds(
+    method: Method,
+    encode: Callable[[tuple[int, ...], Sequence[int]], object],
+    query_images: Images,
+    parts: Sequence[Part],
+    *,
+    batch: int,
+    device: torch.device,
+    precision: str = "32",
+) -> dict[int, Odds]:
+    """Of the class against the rest, for each slice that `parts` names, on the CPU.
+
+    encode: the method's state for support slices and the query slices that they serve.
+    precision: "32" or "bf16", see `fewshot_seg.precision`.
+    A slice in several parts gets the log-odds of its mean probability.
+    Raises ValueError as `predict`.
+    """
+    seen: dict[int, list[Odds]] = {}
+    with evaluating(method), computing(method, device, precision):
+        for support, queries in _by_support(parts):
+            state = encode(support, queries)
             for start in range(0, len(queries), batch):
                 indices = queries[start : start + batch]
-                images = query_images[list(indices)][None].to(place_on)
-                found = _foreground(method.segment(state, images)[0], size)
-                masks.update(zip(indices, found, strict=True))
-    return masks
+                images = query_images[list(indices)][None].to(device)
+                found = _foreground(method.segment(state, images)[0])
+                for index, one in zip(indices, found, strict=True):
+                    seen.setdefault(index, []).append(one)
+    return {index: _together(odds) for index, odds in seen.items()}
 
 
 def _further(
@@ -98,14 +129,28 @@ def _by_support(parts: Sequence[Part]) -> Iterator[tuple[tuple[int, ...], list[i
 
 
 def _foreground(
-    logits: Float[Tensor, "query label height width"], size: tuple[int, int]
-) -> Bool[np.ndarray, "query full_height full_width"]:
+    logits: Float[Tensor, "query label height width"],
+) -> Float[Tensor, "query height width"]:
+    """The log-odds of the second label."""
     if logits.shape[1] != 2:
         raise ValueError(f"one way asks for 2 logits a pixel; the method gave {logits.shape[1]}")
     if logits.isnan().any():
         raise ValueError("the method answered NaN; train it anew or look at its inputs")
-    if tuple(logits.shape[-2:]) != size:
-        logits = F.interpolate(logits.float(), size, mode="bilinear", align_corners=False)
-    # As argmax over two labels, which is many times slower along this axis; a tie is background.
-    found: np.ndarray = (logits[:, 1] > logits[:, 0]).cpu().numpy()
+    logits = logits.float()
+    return (logits[:, 1] - logits[:, 0]).cpu()
+
+
+def _together(odds: Sequence[Odds]) -> Odds:
+    """A single part's log-odds as they are: the way over probabilities would cut them."""
+    if len(odds) == 1:
+        return odds[0]
+    chance = torch.stack(list(odds)).sigmoid().mean(0)
+    return chance.clamp(PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR).logit()
+
+
+def _mask(odds: Odds, size: tuple[int, int]) -> Mask:
+    """Where the class is the likelier; a tie is background."""
+    if tuple(odds.shape) != size:
+        odds = F.interpolate(odds[None, None], size, mode="bilinear", align_corners=False)[0, 0]
+    found: np.ndarray = (odds > 0).numpy()
     return found

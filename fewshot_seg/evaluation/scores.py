@@ -14,6 +14,8 @@ class ScanScore:
     hd95, assd: distances in `unit` on the 3-D volume of the scored slices; NaN when the prediction
         is empty, None when not asked for.
     n_slices: scored slices.   n_predicted, n_truth: foreground voxels in them.
+    slice_dice: the mean Dice of the scored slices, see `mean_slice_dice`; None in results that
+        were written before it was measured.
     """
 
     fold: int
@@ -26,6 +28,7 @@ class ScanScore:
     n_slices: int
     n_predicted: int
     n_truth: int
+    slice_dice: float | None = None
     seed: int = 0
     notes: tuple[str, ...] = ()
 

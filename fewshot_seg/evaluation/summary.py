@@ -8,14 +8,15 @@ from typing import Literal
 
 from fewshot_seg.evaluation.scores import ScanScore
 
-Metric = Literal["dice", "hd95", "assd"]
+Metric = Literal["dice", "slice_dice", "hd95", "assd"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassSummary:
     """One class over scans and folds; a figure without any score behind it is NaN.
 
-    dice: mean over query scans, then folds and seeds, in [0, 1].   median: of all scans (what
+    dice: mean over query scans, then folds and seeds, in [0, 1].   slice_dice: the same of the
+    mean Dice of single slices.   median: of all scans (what
     SE-Net reports).   sd_scans: standard deviation over all scans; sd_folds: of the folds' means;
     both with n - 1, NaN for fewer than two.
     hd95, assd: means in `unit` over the scans that have a distance; `n_without_surface` scans
@@ -32,6 +33,7 @@ class ClassSummary:
     n_scans: int
     n_folds: int
     n_without_surface: int
+    slice_dice: float = math.nan
     n_failed: int = 0
     n_skipped: int = 0
 
@@ -60,6 +62,7 @@ def summarise(rows: Sequence[ScanScore], *, n_failed: int = 0, n_skipped: int = 
         n_scans=len(rows),
         n_folds=len({row.fold for row in rows}),
         n_without_surface=sum(row.hd95 is not None and math.isnan(row.hd95) for row in rows),
+        slice_dice=fold_mean(rows, "slice_dice"),
         n_failed=n_failed,
         n_skipped=n_skipped,
     )

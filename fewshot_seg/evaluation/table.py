@@ -1,7 +1,7 @@
 """Results as a table for the terminal."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from rich.table import Table
 from rich.text import Text
@@ -30,7 +30,8 @@ def results_table(
     surfaces = any(not math.isnan(entry.hd95) for entry in summaries.values())
     units = sorted({entry.unit for entry in summaries.values() if not math.isnan(entry.hd95)})
     table.add_column("class")
-    for heading in ("Dice %", "± scans", "± folds"):
+    slices = any(not math.isnan(entry.slice_dice) for entry in summaries.values())
+    for heading in ("Dice %", "± scans", "± folds", *(["by slice %"] if slices else [])):
         table.add_column(heading, justify="right")
     for heading in ("HD95", "ASSD") if surfaces else ():
         table.add_column(f"{heading} {'/'.join(units)}", justify="right")
@@ -40,18 +41,25 @@ def results_table(
         table.add_row(
             Text(class_name),
             *_percents(entry),
+            *([_percent(entry.slice_dice)] if slices else []),
             *map(_distance, distances),
             _counts(entry),
             end_section=class_name == list(summaries)[-1],
         )
-    means = [entry.dice for entry in summaries.values() if not math.isnan(entry.dice)]
-    if means:
-        table.add_row("mean", _percent(math.fsum(means) / len(means)))
+    entries = summaries.values()
+    if any(not math.isnan(entry.dice) for entry in entries):
+        by_slice = [_percent(_mean(entry.slice_dice for entry in entries))] if slices else []
+        table.add_row("mean", _percent(_mean(entry.dice for entry in entries)), "", "", *by_slice)
     return table
 
 
 def _percents(entry: ClassSummary) -> tuple[str, str, str]:
     return _percent(entry.dice), _percent(entry.sd_scans), _percent(entry.sd_folds)
+
+
+def _mean(values: Iterable[float]) -> float:
+    known = [value for value in values if not math.isnan(value)]
+    return math.fsum(known) / len(known) if known else math.nan
 
 
 def _percent(value: float) -> str:

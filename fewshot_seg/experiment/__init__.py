@@ -6,6 +6,7 @@ from fewshot_seg.experiment.evaluate import evaluate_runs, evaluate_unlearned, e
 from fewshot_seg.experiment.notes import FINAL, RunNotes, checkpoint_path, find_runs, read_notes
 from fewshot_seg.experiment.sources import augmentation_named, open_dataset, resolve_recipe
 from fewshot_seg.experiment.train import fresh_method, run_name, train_fold
+from fewshot_seg.experiment.unlabelled import train_unlabelled
 
 __all__ = [
     "FINAL",
@@ -25,4 +26,5 @@ __all__ = [
     "run_name",
     "segment_with_checkpoint",
     "train_fold",
+    "train_unlabelled",
 ]

@@ -1,37 +1,43 @@
 """Segment scans with a checkpoint, which knows how its images were prepared."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from fewshot_seg.checkpoint import load_method, read_header
 from fewshot_seg.data.intensity import Intensity
+from fewshot_seg.data.known import with_raw_names
+from fewshot_seg.data.scan import Scan
 from fewshot_seg.errors import CheckpointError, OptionError
 from fewshot_seg.experiment.notes import checkpoint_path
-from fewshot_seg.inference import DEFAULT, SegmentationReport, segment_scans
+from fewshot_seg.inference import DEFAULT, Failed, SegmentationReport, Written, segment_scans
 from fewshot_seg.inference.run import Labelled
 from fewshot_seg.training.hardware import choose_accelerator
 
 
 def segment_with_checkpoint(
     checkpoint: Path,
-    support: Sequence[Labelled],
-    queries: Sequence[Path],
+    support: Sequence[Labelled | Scan],
+    queries: Sequence[Path] | Mapping[str, Path],
     *,
     out: Path,
     classes: Iterable[int | str] | None = None,
     matching: str = DEFAULT,
     size: int | tuple[int, int] | None = None,
-    batch: int = 8,
+    batch: int | None = None,
     device: torch.device | str | None = None,
-    on_scan: Callable[[Path], None] | None = None,
+    precision: str = "auto",
+    on_scan: Callable[[Written | Failed], None] | None = None,
+    names: Mapping[int, str] | None = None,
 ) -> SegmentationReport:
     """`segment_scans` with the method, image size and intensities of a checkpoint or run folder.
 
     size: as trained unless given; a checkpoint without notes needs it.
     device: a GPU where there is one unless given.
-    Class names are those that the method was trained with, for the ids that it knew.
+    names: class id -> name; those that the method was trained with, for the ids that it knew,
+        unless given.
     Raises CheckpointError, OptionError for a device that there is not, and what `segment_scans`
     raises.
     """
@@ -49,13 +55,18 @@ def segment_with_checkpoint(
         queries,
         out=out,
         classes=classes,
-        names={int(value): name for value, name in notes.get("classes", {}).items()},
+        names=_names(notes) if names is None else names,
         matching=matching,
         intensity=Intensity.from_dict(notes.get("intensity", {})),
         size=(height, width),
         batch=batch,
+        precision=precision,
         on_scan=on_scan,
     )
+
+
+def _names(notes: Mapping[str, Any]) -> dict[int, str]:
+    return with_raw_names({int(value): name for value, name in notes.get("classes", {}).items()})
 
 
 def _device(wanted: torch.device | str | None) -> torch.device:

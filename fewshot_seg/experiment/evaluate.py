@@ -8,28 +8,18 @@ from torch import nn
 
 from fewshot_seg.building import recipe_of
 from fewshot_seg.checkpoint import load_method
-from fewshot_seg.data.folds import Fold, make_folds
+from fewshot_seg.data.folds import make_folds
 from fewshot_seg.data.intensity import fit_intensity
-from fewshot_seg.data.prepare import PreparedScan, prepare
+from fewshot_seg.data.pseudo_cache import AUTO
 from fewshot_seg.data.scan import Dataset
 from fewshot_seg.data.settings import class_ids
 from fewshot_seg.errors import CheckpointError, DataError, OptionError
-from fewshot_seg.evaluation import (
-    FoldScores,
-    Matching,
-    Protocol,
-    Results,
-    evaluate_fold,
-    get_matching,
-    provenance,
-)
-from fewshot_seg.evaluation.modes import device_of
+from fewshot_seg.evaluation import FoldScores, Results, get_matching
 from fewshot_seg.evaluation.scores import require_rows
-from fewshot_seg.evaluation.transductive import pool_rule, usable_scans
 from fewshot_seg.experiment.notes import RunNotes, checkpoint_path, find_runs, read_notes
+from fewshot_seg.experiment.score import OnProgress, Scans, Tally, score_fold
 from fewshot_seg.experiment.train import choose_fold, fresh_method
 from fewshot_seg.inference import channels_of
-from fewshot_seg.interfaces import Method
 from fewshot_seg.recipe import Recipe
 
 OnScores = Callable[[FoldScores], None]
@@ -46,7 +36,9 @@ def evaluate_runs(
     device: torch.device | str | None = None,
     surface: bool = True,
     unlabelled: str = "train",
+    cache: str | Path | None = AUTO,
     on_scores: OnScores | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Results:
     """Test each trained run on its own fold and the classes it did not see.
 
@@ -56,6 +48,8 @@ def evaluate_runs(
     matching: see `get_matching`.   batch, device, surface: see `evaluate_scan`.
     unlabelled: where methods that need unlabelled images get them: "train", the fold's training
         scans, or "query", other slices of the query scan.
+    cache: folder for prepared scans, see `load_prepared`.
+    on_scores: called with the scores of each run.   on_progress: see `OnProgress`.
     Raises CheckpointError for a checkpoint of another recipe or data set, UnknownNameError for an
     unknown matching or class, DataError when nothing could be scored.
     """
@@ -74,22 +68,29 @@ def evaluate_runs(
     ]
     if not pairs:
         raise DataError(_nothing_chosen(checkpoints))
-    scans = _Scans(dataset)
+    scans = Scans(dataset, cache)
+    asked = {
+        path: [one for one in notes.novel if wanted is None or one in wanted]
+        for path, notes in pairs
+    }
+    tally = Tally(
+        sum(len(splits[path].query) * len(classes) for path, classes in asked.items()), on_progress
+    )
     results: Results | None = None
     for path, notes in sorted(pairs, key=lambda pair: (pair[1].fold, pair[1].novel)):
         method = load_method(path)
-        classes = [one for one in notes.novel if wanted is None or one in wanted]
-        found = _evaluate(
+        found = score_fold(
             method,  # type: ignore[arg-type]  # build has checked that it is a Method
             scans,
             splits[path],
             notes,
-            classes,
+            asked[path],
             rule,
             batch=batch,
             device=device,
             surface=surface,
             unlabelled=unlabelled,
+            on_done=tally,
         )
         if on_scores is not None:
             on_scores(found.scores)
@@ -110,11 +111,12 @@ def evaluate_untrained(
     device: torch.device | str | None = None,
     surface: bool = True,
     unlabelled: str = "train",
+    cache: str | Path | None = AUTO,
 ) -> Results:
     """Test any method under the protocol of a trained run: the row beside it in a table."""
-    found = _evaluate(
+    found = score_fold(
         method,  # type: ignore[arg-type]
-        _Scans(dataset),
+        Scans(dataset, cache),
         like.fold_of(dataset),
         like,
         like.novel,
@@ -147,8 +149,10 @@ def evaluate_unlearned(
     device: torch.device | str | None = None,
     surface: bool = True,
     unlabelled: str = "train",
+    cache: str | Path | None = AUTO,
     name: str | None = None,
     on_scores: OnScores | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Results:
     """Test a method as it is built, on every fold and class or those given.
 
@@ -167,10 +171,14 @@ def evaluate_unlearned(
     splits = make_folds(dataset.ids, n_folds=n_folds, n_support=n_support, rule=fold_rule)
     chosen = range(len(splits)) if folds is None else list(dict.fromkeys(folds))
     classes = class_ids(dataset.classes, dataset.classes if novel is None else novel)
-    scans = _Scans(dataset)
+    scans = Scans(dataset, cache)
+    folds_run = [
+        choose_fold(dataset, index, n_folds=n_folds, n_support=n_support, rule=fold_rule)
+        for index in chosen
+    ]
+    tally = Tally(sum(len(split.query) for split in folds_run) * len(classes), on_progress)
     results: Results | None = None
-    for index in chosen:
-        split = choose_fold(dataset, index, n_folds=n_folds, n_support=n_support, rule=fold_rule)
+    for split in folds_run:
         notes = RunNotes(
             dataset=dataset.name,
             modality=dataset.modality,
@@ -178,18 +186,18 @@ def evaluate_unlearned(
             ids=tuple(dataset.ids),
             novel=classes,
             base=(),
-            fold=index,
+            fold=split.index,
             n_folds=n_folds,
             n_support=n_support,
             fold_rule=fold_rule,
             setting=setting,
             size=(height, width),
             channels=channels_of(network),
-            intensity=fit_intensity(dataset, split.train, window=window),
+            intensity=fit_intensity(dataset, split.train, window=window, cache=cache),
             window=window,
             seed=seed,
         )
-        found = _evaluate(
+        found = score_fold(
             network,  # type: ignore[arg-type]
             scans,
             split,
@@ -201,6 +209,7 @@ def evaluate_unlearned(
             surface=surface,
             unlabelled=unlabelled,
             name=name,
+            on_done=tally,
         )
         if on_scores is not None:
             on_scores(found.scores)
@@ -209,82 +218,6 @@ def evaluate_unlearned(
         raise OptionError("no fold was asked for")
     require_rows(results.scores, dataset.name)
     return results
-
-
-class _Scans:
-    """Prepared scans, each read once as long as fold and preparation stay the same."""
-
-    def __init__(self, dataset: Dataset) -> None:
-        self.dataset = dataset
-        self._key: tuple[object, ...] = ()
-        self._kept: dict[str, PreparedScan] = {}
-
-    def loader(self, notes: RunNotes) -> Callable[[str], PreparedScan]:
-        key = (notes.fold, notes.size, notes.channels, notes.intensity)
-        if key != self._key:
-            self._key, self._kept = key, {}
-        kept = self._kept
-
-        def load(scan_id: str) -> PreparedScan:
-            if scan_id not in kept:
-                kept[scan_id] = prepare(
-                    self.dataset.load(scan_id),
-                    size=notes.size,
-                    intensity=notes.intensity,
-                    channels=notes.channels,
-                )
-            return kept[scan_id]
-
-        return load
-
-
-def _evaluate(
-    method: Method,
-    scans: _Scans,
-    fold: Fold,
-    notes: RunNotes,
-    classes: Sequence[int],
-    rule: Matching,
-    *,
-    batch: int,
-    device: torch.device | str | None,
-    surface: bool,
-    unlabelled: str,
-    name: str | None = None,
-) -> Results:
-    load = scans.loader(notes)
-    pool, words = pool_rule(method, unlabelled, lambda: usable_scans(load, fold.train))
-    scores = evaluate_fold(
-        method,
-        load,
-        fold,
-        {value: notes.classes[value] for value in classes},
-        matching=rule,
-        seed=notes.seed,
-        batch=batch,
-        device=device,
-        surface=surface,
-        unlabelled=pool,
-    )
-    protocol = Protocol(
-        dataset=notes.dataset,
-        matching=rule.name,
-        uses_query_range=rule.uses_query_range,
-        setting=notes.setting_rule,
-        n_shot=notes.n_support,
-        size=notes.size,
-        intensity=notes.intensity_rule,
-        n_folds=notes.n_folds,
-        fold_rule=notes.fold_rule,
-        folds=(notes.fold,),
-        seeds=(notes.seed,),
-        unlabelled=words,
-    )
-    if name is None:
-        recipe = getattr(method, "recipe", None)
-        name = "" if recipe is None else recipe.method
-    used = device_of(method) if device is None else device
-    return Results(protocol, scores, name, provenance(used, method))
 
 
 def _joined(results: Results, found: Results, path: Path) -> Results:

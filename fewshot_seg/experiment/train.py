@@ -12,18 +12,16 @@ from torch import nn
 from fewshot_seg.building import build
 from fewshot_seg.data.augment import Augmentation
 from fewshot_seg.data.folds import Fold, make_folds
-from fewshot_seg.data.intensity import fit_intensity
-from fewshot_seg.data.prepare import Preparation, prepare_all
+from fewshot_seg.data.intensity import Intensity
 from fewshot_seg.data.pseudo_cache import AUTO
 from fewshot_seg.data.scan import Dataset
 from fewshot_seg.data.settings import check_setting, class_ids
 from fewshot_seg.errors import DataError, OptionError
-from fewshot_seg.experiment.episodes import EpisodeSettings, make_source
+from fewshot_seg.experiment.episodes import EpisodeSettings
+from fewshot_seg.experiment.fit import fit
 from fewshot_seg.experiment.notes import RunNotes
-from fewshot_seg.inference import channels_of
-from fewshot_seg.needs import needs_of
 from fewshot_seg.recipe import Recipe
-from fewshot_seg.training import TrainConfig, train
+from fewshot_seg.training import TrainConfig
 
 
 def train_fold(
@@ -58,8 +56,8 @@ def train_fold(
     training: settings of `TrainConfig` that differ from the recipe's.
     augmentation: None is the field's, `Augmentation()`; `Augmentation.none()` is none.
     episodes: settings of `EpisodeSettings` that differ from the recipe's.
-    cache: folder for pseudo-labels, "auto" for the user's cache folder, None for none; see
-        `fewshot_seg.data.pseudo_cache`.
+    cache: folder for prepared scans and pseudo-labels, with which the next run starts at once;
+        "auto" for the user's cache folder, None for none. See `fewshot_seg.data.store`.
     n_folds, n_support, fold_rule: of the split, see `make_folds`.
     window: clip intensities to it first, in raw units (raw abdominal CT: (-125, 275)).
 
@@ -79,54 +77,33 @@ def train_fold(
     settings = {**recipe.training, **(training or {}), "seed": seed}
     config = TrainConfig.from_dict(settings)
     method = fresh_method(recipe, size=(height, width), seed=seed)
-    intensity = fit_intensity(dataset, split.train, window=window)
-    channels = channels_of(method)
-    notes = RunNotes(
-        dataset=dataset.name,
-        modality=dataset.modality,
-        classes=dict(dataset.classes),
-        ids=tuple(dataset.ids),
-        novel=held_out,
-        base=base,
-        fold=fold,
-        n_folds=n_folds,
-        n_support=n_support,
-        fold_rule=fold_rule,
-        setting=setting,
-        size=(height, width),
-        channels=channels,
-        intensity=intensity,
-        window=window,
-        seed=seed,
-        episodes=drawn.words,
-    )
-    prepared = prepare_all(
-        dataset, split.train, size=(height, width), intensity=intensity, channels=channels
-    )
-    shown = console or Console(stderr=True)
-    _tell_failures(prepared, shown)
-    source = make_source(
-        prepared.scans,
-        drawn,
-        base=base,
-        novel=held_out,
-        setting=setting,
-        needs=needs_of(method),
-        seed=seed,
-        augmentation=augmentation,
-        distinct=_distinct(len(base), drawn.n_way, config.episodes_per_step),
-        cache=cache,
-    )
-    train(
-        method,
-        source,
-        config,
-        out=out,
-        notes=notes.to_dict(),
-        progress=progress,
-        console=shown,
-    )
-    return out / "final.safetensors"
+
+    def notes(intensity: Intensity, channels: int) -> dict[str, Any]:
+        return RunNotes(
+            dataset=dataset.name,
+            modality=dataset.modality,
+            classes=dict(dataset.classes),
+            ids=tuple(dataset.ids),
+            novel=held_out,
+            base=base,
+            fold=fold,
+            n_folds=n_folds,
+            n_support=n_support,
+            fold_rule=fold_rule,
+            setting=setting,
+            size=(height, width),
+            channels=channels,
+            intensity=intensity,
+            window=window,
+            seed=seed,
+            episodes=drawn.words,
+        ).to_dict()
+
+    return fit(
+        dataset, split.train, method, config, drawn, notes, base=base, novel=held_out,
+        setting=setting, size=(height, width), seed=seed, augmentation=augmentation, window=window,
+        cache=cache, out=out, progress=progress, console=console,
+    )  # fmt: skip
 
 
 def fresh_method(recipe: Recipe, *, size: tuple[int, int], seed: int) -> nn.Module:
@@ -172,19 +149,3 @@ def base_classes(
             "it needs at least two classes"
         )
     return base
-
-
-def _distinct(n_base: int, n_way: int, episodes: int) -> int:
-    """As many different classes side by side in a step as there are: the spatial contrastive loss
-    draws its negatives from the step's other classes."""
-    return max(1, min(episodes, n_base // n_way))
-
-
-def _tell_failures(prepared: Preparation, console: Console) -> None:
-    for failure in prepared.failures:
-        console.print(
-            f"left out of training: scan {failure.id}: {failure.message}",
-            style="yellow",
-            markup=False,
-            highlight=False,
-        )

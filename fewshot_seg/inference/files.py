@@ -1,7 +1,7 @@
 """Scans in and label files out, volumes and pictures alike."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +9,7 @@ from jaxtyping import Integer
 
 from fewshot_seg.data.nifti import read_scan, stem, write_labels
 from fewshot_seg.data.orientation import reorient, restore, same_slicing
-from fewshot_seg.data.pictures import PICTURE_SUFFIXES, read_picture, write_picture_labels
+from fewshot_seg.data.pictures import is_picture, read_picture, write_picture_labels
 from fewshot_seg.data.scan import Scan
 from fewshot_seg.data.volume import THICK
 from fewshot_seg.errors import DataError, OptionError
@@ -20,24 +20,29 @@ ENDING = "_seg"
 Labels = Integer[np.ndarray, "slice height width"]
 
 
-def is_picture(path: Path) -> bool:
-    return path.suffix.lower() in PICTURE_SUFFIXES
-
-
 def read(image: Path, labels: Path | None = None) -> Scan:
     """A volume or a picture. Raises DataError, naming the file."""
     return read_picture(image, labels) if is_picture(image) else read_scan(image, labels)
 
 
-def output_path(query: Path, out: Path) -> Path:
-    """The file that a scan's labels go to: `<name>_seg.nii.gz`, or `.png` for a picture."""
-    return out / f"{stem(query)}{ENDING}{'.png' if is_picture(query) else '.nii.gz'}"
+def output_path(query: Path, out: Path, name: str | None = None) -> Path:
+    """The file that a scan's labels go to: `<name>_seg.nii.gz`, or `.png` for a picture.
+
+    name: the file's own, without its ending, unless given.
+    """
+    ending = ".png" if is_picture(query) else ".nii.gz"
+    return out / f"{stem(query) if name is None else name}{ENDING}{ending}"
 
 
-def check_outputs(queries: Sequence[Path], out: Path) -> None:
-    """Raise OptionError when there is no scan, or when two would write the same file."""
+def output_paths(queries: Sequence[Path] | Mapping[str, Path], out: Path) -> dict[Path, Path]:
+    """Scan to the file of its labels, see `output_path`; the names are those of a mapping.
+
+    Raises OptionError when there is no scan, or when two would write the same file.
+    """
     if not queries:
         raise OptionError("no scan to segment was given")
+    if isinstance(queries, Mapping):
+        return {query: output_path(query, out, name) for name, query in queries.items()}
     counts = Counter(output_path(query, out) for query in queries)
     twice = [path for path, count in counts.items() if count > 1]
     if twice:
@@ -46,6 +51,7 @@ def check_outputs(queries: Sequence[Path], out: Path) -> None:
             f"{' and '.join(both)} would both be written to {twice[0]}; "
             "segment them into different folders"
         )
+    return {query: output_path(query, out) for query in queries}
 
 
 def seen_like(query: Scan, support: Scan) -> tuple[Scan, tuple[str, ...]]:

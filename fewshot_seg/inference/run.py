@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,10 +12,11 @@ from fewshot_seg.data.intensity import Intensity
 from fewshot_seg.data.scan import Scan
 from fewshot_seg.data.settings import class_ids
 from fewshot_seg.errors import DataError, FewshotSegError, OptionError
-from fewshot_seg.inference.files import check_outputs, output_path, read, seen_like, write
+from fewshot_seg.inference.files import output_paths, read, seen_like, write
+from fewshot_seg.inference.overlap import overlapped
 from fewshot_seg.inference.pairing import DEFAULT, get_pairing
 from fewshot_seg.inference.report import Failed, SegmentationReport, Written
-from fewshot_seg.inference.segmenter import Segmenter
+from fewshot_seg.inference.segmenter import Segmented, Segmenter
 from fewshot_seg.interfaces import Method
 
 log = logging.getLogger(__name__)
@@ -26,7 +28,7 @@ Labelled = tuple[Path, Path]
 def segment_scans(
     method: Method,
     support: Sequence[Labelled | Scan],
-    queries: Sequence[Path],
+    queries: Sequence[Path] | Mapping[str, Path],
     *,
     out: Path,
     classes: Iterable[int | str] | None = None,
@@ -34,32 +36,35 @@ def segment_scans(
     matching: str = DEFAULT,
     intensity: Intensity | None = None,
     size: int | tuple[int, int] = 256,
-    batch: int = 8,
+    batch: int | None = None,
     device: torch.device | str | None = None,
-    on_scan: Callable[[Path], None] | None = None,
+    precision: str = "auto",
+    on_scan: Callable[[Written | Failed], None] | None = None,
 ) -> SegmentationReport:
     """Segment each scan by the example of the labelled ones, and write `<name>_seg.nii.gz`.
 
     support: labelled scans, image and label file each, or scans in memory; several are shots.
     queries: volumes (NIfTI, MetaImage, NRRD, DICOM folders) of any axis order, spacing and size,
-        or pictures, whose answers are PNGs. Nothing needs to be known of them.
+        or pictures, whose answers are PNGs. Nothing needs to be known of them. A mapping gives
+        each the name of its answer, for scans whose files have one name in many folders.
     out: folder of the label files.
     classes: ids or names to look for; all that the labelled scans show unless given.
     names: class id -> name; "class <id>" where not named.
     matching: which labelled slices serve which slices, see `fewshot_seg.inference.pairing`.
     intensity, size: as the method was trained; a z-score of each scan, and 256 pixels.
-    batch: slices in one call.   device: where to compute (None: where the method is).
-    on_scan: called after each scan, for a progress display.
+    batch: slices in one call; as many as free memory holds unless given.
+    device: where to compute (None: where the method is).
+    precision: "32", "bf16", or "auto" for bf16 where the hardware computes in it.
+    on_scan: called with what became of each scan, for a progress display or a record.
 
+    While one scan is segmented, the next is read and the last one written.
     A scan that cannot be segmented is named in the report with its reason (the log has the
     traceback); the others go on.
     Raises DataError for labelled scans that cannot be used, UnknownNameError for an unknown class
     or matching, OptionError for no scan or two scans of one name.
     """
-    if batch < 1:
-        raise OptionError(f"batch must be at least 1; got {batch}")
     pairing = get_pairing(matching)
-    check_outputs(queries, out)
+    targets = output_paths(queries, out)
     labelled = _supports(support)
     wanted = _classes(labelled, classes, names or {})
     segmenter = Segmenter(
@@ -72,18 +77,27 @@ def segment_scans(
         channels=channels_of(method),
         batch=batch,
         device=device,
+        precision=precision,
     )
     written: list[Written] = []
     failures: list[Failed] = []
-    for path in queries:
+    for path, future in overlapped(
+        targets,
+        read=lambda path: _seen(path, segmenter.supports[0]),
+        work=lambda path, seen: (seen, segmenter.segment(seen.scan)),
+        write=lambda path, answer: _written(path, targets[path], *answer),
+    ):
+        outcome: Written | Failed
         try:
-            written.append(_one(segmenter, path, out))
+            outcome = future.result()
+            written.append(outcome)
         except Exception as error:
             if not isinstance(error, FewshotSegError):
                 log.error("%s: %s", path, error, exc_info=error)
-            failures.append(Failed(path, str(error) or type(error).__name__))
+            outcome = Failed(path, str(error) or type(error).__name__)
+            failures.append(outcome)
         if on_scan is not None:
-            on_scan(path)
+            on_scan(outcome)
     return SegmentationReport(wanted, pairing.name, tuple(written), tuple(failures))
 
 
@@ -96,15 +110,25 @@ def channels_of(method: object) -> int:
     return 1
 
 
-def _one(segmenter: Segmenter, path: Path, out: Path) -> Written:
+class _Seen(NamedTuple):
+    """A scan as its file holds it, and cut and turned like the labelled ones."""
+
+    original: Scan
+    scan: Scan
+    notes: tuple[str, ...]
+
+
+def _seen(path: Path, support: Scan) -> _Seen:
     original = read(path)
-    seen, notes = seen_like(original, segmenter.supports[0])
-    labels, more = segmenter.segment(seen)
-    target = output_path(path, out)
-    write(target, labels, seen=seen, original=original, source=path)
+    return _Seen(original, *seen_like(original, support))
+
+
+def _written(path: Path, target: Path, seen: _Seen, answer: Segmented) -> Written:
+    labels, notes = answer
+    write(target, labels, seen=seen.scan, original=seen.original, source=path)
     values, counts = np.unique(labels, return_counts=True)
     voxels = {int(value): int(count) for value, count in zip(values, counts) if value}
-    return Written(path, target, voxels, (*notes, *more))
+    return Written(path, target, voxels, (*seen.notes, *notes))
 
 
 def _supports(support: Sequence[Labelled | Scan]) -> list[Scan]:
@@ -130,5 +154,8 @@ def _classes(
     asked = list(wanted)
     if not asked:
         raise OptionError("no class was asked for")
-    # a class that has a name but no pixel deserves the clearer message of the Segmenter
-    return {value: {**names, **known}[value] for value in class_ids({**names, **known}, asked)}
+    # a class that has a name but no pixel deserves the clearer message of the Segmenter, unless a
+    # class of that name has pixels under another id
+    absent = {value: name for value, name in names.items() if name not in known.values()}
+    named = {**absent, **known}
+    return {value: named[value] for value in class_ids(named, asked)}

@@ -1,5 +1,6 @@
 """One labelled set of scans held ready, and scans segmented by it one at a time."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -9,21 +10,22 @@ import torch
 from jaxtyping import Float, Integer
 from torch import Tensor
 
+from fewshot_seg.batching import choose_batch
 from fewshot_seg.data.intensity import Intensity
 from fewshot_seg.data.prepare import PreparedScan, prepare
 from fewshot_seg.data.scan import Scan
 from fewshot_seg.episode import Support
 from fewshot_seg.errors import DataError
-from fewshot_seg.evaluation.matching import Part
-from fewshot_seg.evaluation.modes import evaluating, place
+from fewshot_seg.evaluation.matching import Matching, Part, Stack
+from fewshot_seg.evaluation.modes import place
+from fewshot_seg.evaluation.predict import PROBABILITY_FLOOR, log_odds
 from fewshot_seg.evaluation.transductive import unlabelled_count
 from fewshot_seg.inference.frame import Frame, Placement, Size
-from fewshot_seg.inference.pairing import Pairing
-from fewshot_seg.inference.stack import Stack
 from fewshot_seg.interfaces import Method
+from fewshot_seg.precision import resolve_precision
 
-PROBABILITY_FLOOR = 1e-6
-"""Keeps log-odds finite."""
+NOWHERE = math.log(PROBABILITY_FLOOR)
+"""Log-odds in a slice that was not looked at."""
 
 
 class Segmented(NamedTuple):
@@ -49,8 +51,11 @@ class Segmenter:
 
     supports: labelled scans, each a shot, all cut and turned alike.   classes: id -> name.
     size: height and width that the method was trained on.
-    intensity, channels: as the method was trained.   batch: slices in one call.
-    Raises DataError when a class is in none of the labelled scans.
+    intensity, channels: as the method was trained.
+    batch: slices in one call; None for as many as free memory holds.
+    precision: see `fewshot_seg.precision`; "auto" computes in bf16 where the hardware does.
+    Raises DataError when a class is in none of the labelled scans, OptionError for a batch or
+    precision that cannot be.
     """
 
     def __init__(
@@ -60,15 +65,19 @@ class Segmenter:
         *,
         classes: Mapping[int, str],
         size: Size,
-        pairing: Pairing,
+        pairing: Matching,
         intensity: Intensity,
         channels: int,
-        batch: int = 8,
+        batch: int | None = None,
         device: torch.device | str | None = None,
+        precision: str = "auto",
     ) -> None:
         self.method, self.supports, self.classes = method, list(supports), dict(classes)
         self.pairing, self.intensity = pairing, intensity
-        self.channels, self.batch, self.device = channels, batch, device
+        self.channels, self.batch = channels, batch
+        self.device = place(method, device)
+        self.precision = resolve_precision(precision, self.device)
+        choose_batch(batch, size, self.device)  # refuses what cannot be
         self.frame = Frame.of(self.supports[0], size)
         for value, name in self.classes.items():
             if not any(value in scan.class_slices for scan in self.supports):
@@ -118,7 +127,7 @@ class Segmenter:
         for value, name in self.classes.items():
             shots = [one for one in supports if value in one.class_slices]
             stacks = [_stack(one, one.class_slices[value]) for one in shots]
-            paired = self.pairing(stacks, _stack(shown, ()))
+            paired = self.pairing.match(stacks, _stack(shown, ()))
             odds = self._log_odds(value, shots, shown, paired.parts)
             wins = odds > best
             labels[wins], best[wins] = value, odds[wins]
@@ -154,23 +163,24 @@ class Segmenter:
         self, value: int, shots: Sequence[_Placed], query: _Placed, parts: Sequence[Part]
     ) -> Float[np.ndarray, "slice height width"]:
         """Of the class against the rest, on the query's own pixels; negative where not looked."""
-        total = torch.zeros(len(query.images), *query.placement.canvas)
-        times = torch.zeros(len(query.images))
-        device = place(self.method, self.device)
-        with evaluating(self.method):
-            for part in parts:
-                state = self._state(value, shots, part, query, device)
-                for start in range(0, len(part.query), self.batch):
-                    chosen = list(part.query[start : start + self.batch])
-                    images = query.images[chosen][None].to(device)
-                    logits = self.method.segment(state, images)[0].float()
-                    total[chosen] += logits.softmax(1)[:, 1].cpu()
-                    times[chosen] += 1
-        chance = (total / times.clamp(min=1)[:, None, None]).clamp(
-            PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR
+
+        def encode(slices: tuple[int, ...], queries: Sequence[int]) -> object:
+            return self._state(value, shots, Part(slices, tuple(queries)), query, self.device)
+
+        found = log_odds(
+            self.method,
+            encode,
+            query.images,
+            parts,
+            batch=choose_batch(self.batch, query.placement.canvas, self.device),
+            device=self.device,
+            precision=self.precision,
         )
-        odds: Float[np.ndarray, "slice height width"] = query.placement.take(chance.logit()).numpy()
-        return odds
+        every = torch.full((len(query.images), *query.placement.canvas), NOWHERE)
+        for index, odds in found.items():
+            every[index] = odds
+        cut: Float[np.ndarray, "slice height width"] = query.placement.take(every).numpy()
+        return cut
 
     def _state(
         self,

@@ -1,12 +1,13 @@
 """Where and in which precision a run computes."""
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy
 
 from fewshot_seg.errors import TrainingError
+from fewshot_seg.precision import computes_in_bf16
 from fewshot_seg.training.config import TrainConfig
 
 FabricPrecision = Literal["32-true", "bf16-mixed", "16-mixed"]
@@ -20,15 +21,6 @@ def choose_accelerator(wanted: str) -> Literal["cpu", "cuda"]:
             "use accelerator 'auto' or 'cpu', or install a CUDA build of torch"
         )
     return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
-
-
-def computes_in_bf16(accelerator: str) -> bool:
-    """Whether the hardware has instructions for bfloat16 (emulation does not count)."""
-    if accelerator == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    # Absent from older torch, which then trains in 32 bits: right, only slower.
-    able: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(able.get("avx512_bf16") or able.get("amx_bf16") or able.get("bf16"))
 
 
 def choose_precision(wanted: str, accelerator: str) -> FabricPrecision:
