@@ -115,8 +115,13 @@ def test_a_plain_folder_with_one_label_file(plain: Path) -> None:
         assert set(np.unique(np.asanyarray(found.dataobj))) <= {0, 1, 2}
     assert not report.scores  # nothing tells what is right
     assert (out / "overlay.png").stat().st_size > 10_000
-    told = (out / "report.md").read_text()
-    for words in ("patient 3", "alpnet on 4 scans without labels", "second example", "--out later"):
+    told = (out / "report.md").read_text(encoding="utf-8")
+    for words in (
+        "patient 3",
+        "alpnet on 4 scans without labels",
+        "second example:",
+        "--out later",
+    ):
         assert words in told
     assert not list(out.rglob("*.part"))
 
@@ -228,7 +233,12 @@ def test_pictures(tmp_path: Path) -> None:
     mask = np.zeros((40, 44), np.uint8)
     mask[10:26, 12:26] = 1
     Image.fromarray(mask).save(tmp_path / "2_label.png")
-    report = oneshot(tmp_path / "cells", [tmp_path / "2_label.png"], out=tmp_path / "out", **LIGHT)
+    options = {**LIGHT, "matching": None}
+    report = oneshot(
+        tmp_path / "cells", [tmp_path / "2_label.png"], out=tmp_path / "out", **options
+    )
+    assert report.matching == "middle"
+    assert not any("laid along" in note for one in report.answers.values() for note in one.notes)
     assert [one.labels.name for one in report.answers.values()] == [
         f"{number}_seg.png" for number in (0, 1, 3, 4)
     ]
@@ -298,6 +308,16 @@ def test_the_labelled_scan_is_found(
     assert len(found.queries) == 3
 
 
+def test_a_label_file_among_the_scans_is_no_scan(plain: Path) -> None:
+    """Whatever it is called: it is neither segmented nor trained on."""
+    drawn = shutil.copy(plain.parent / "my labels.nii.gz", plain / "patient 2" / "drawn.nii.gz")
+    found = choose(plain, [Path(drawn)], ["patient 2_t2"])
+    assert list(found.queries) == ["patient 1_t2", "patient 3_t2", "patient 4_t2"]
+    run(plain, labels=[Path(drawn)], which=["patient 2_t2"])
+    plan = json.loads((plain.parent / "out" / "oneshot.json").read_text(encoding="utf-8"))
+    assert plan["train"] == [f"patient {number}_t2" for number in (1, 2, 3, 4)]
+
+
 def test_a_labelled_scan_from_elsewhere(plain: Path, tmp_path: Path) -> None:
     other = shutil.copy(plain / "patient 2" / "t2.nii.gz", tmp_path / "atlas.nii.gz")
     found = choose(plain, [tmp_path / "my labels.nii.gz"], [str(other)])
@@ -334,6 +354,15 @@ def test_what_cannot_be_asked(
     assert not list(plain.parent.glob("out/run/*"))  # shown before training
 
 
+def test_the_command_line_ends_with_one_clear_line(plain: Path) -> None:
+    words = ["oneshot", str(plain), "--label", str(plain / "gone.nii.gz"), "--scan", "patient 2"]
+    done = CliRunner().invoke(app, [*words, "--out", str(plain.parent / "out")])
+    assert done.exit_code == 2
+    assert done.output.startswith("error: ")
+    assert "gone.nii.gz does not exist" in done.output
+    assert "Example  fewshot-seg oneshot" in CliRunner().invoke(app, ["oneshot", "--help"]).output
+
+
 def test_folders_that_cannot_be_written(plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(OptionError, match=r"lies inside .*choose another"):
         run(plain, out=plain / "out")
@@ -347,7 +376,8 @@ def test_folders_that_cannot_be_written(plain: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("fewshot_seg.experiment.oneshot.learn.train_unlabelled", full)
     with pytest.raises(DataError, match="run/x cannot be used: No space left on device; make room"):
         run(plain)
-    assert json.loads((plain.parent / "out" / "oneshot.json").read_text())["size"] == 32
+    plan = (plain.parent / "out" / "oneshot.json").read_text(encoding="utf-8")
+    assert json.loads(plan)["size"] == 32
 
 
 def test_the_labels_must_fit_the_scan(plain: Path) -> None:

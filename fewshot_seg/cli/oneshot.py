@@ -84,7 +84,6 @@ def oneshot(
     """
     from fewshot_seg.experiment.oneshot import STEPS
     from fewshot_seg.experiment.oneshot import oneshot as run
-    from fewshot_seg.inference import DEFAULT
 
     report = run(
         scans,
@@ -97,7 +96,7 @@ def oneshot(
         size=size,
         seed=seed,
         classes=[int(one) if one.isdecimal() else one for one in classes] if classes else None,
-        matching=matching or DEFAULT,
+        matching=matching,
         modality=modality,
         window=window,
         batch=batch,

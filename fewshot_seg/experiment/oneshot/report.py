@@ -151,10 +151,10 @@ class OneShotReport:
             ((key, self.answers[key]) for key in self.odd if key in self.answers),
             next(iter(self.answers.items())),
         )
-        corrected = f"corrected{''.join(one.labels.suffixes[-2:])}"
+        corrected = "corrected.png" if is_picture(one.labels) else "corrected.nii.gz"
         words = ["--label", corrected, "--scan", scan_id]
         return (
-            f"A second example helps most: copy `{one.labels}`, correct the copy, and run the same "
+            f"Try a second example: copy `{one.labels}`, correct the copy, and run the same "
             f"command with `{shlex.join(words)}` added (every `--label` then needs its `--scan`). "
             "Training is not repeated."
         )

@@ -36,7 +36,7 @@ def oneshot(
     size: int | None = None,
     seed: int = 0,
     classes: Sequence[int | str] | None = None,
-    matching: str = DEFAULT,
+    matching: str | None = None,
     modality: str | None = None,
     window: tuple[float, float] | None = None,
     batch: int = 8,
@@ -56,7 +56,9 @@ def oneshot(
     changes: to its recipe, as for `build`, on top of `CHANGES`.
     size: height and width of the images; of the labelled scan, in SIZES, unless given.
     classes: ids or names to look for; all in the labels unless given.
-    matching: see `fewshot_seg.inference.pairing`.   window: clip intensities first, in raw units.
+    matching: see `fewshot_seg.inference.pairing`; its default, or "middle" for pictures, which
+        have one slice, unless given.
+    window: clip intensities first, in raw units.
     on_scan: called with what became of each scan.
 
     Label files that the folder has for other scans are read at the very end only, to measure Dice.
@@ -65,18 +67,20 @@ def oneshot(
     TrainingError; what is wrong with the labelled scan shows before training.
     """
     shown = console or Console(stderr=True)
-    get_pairing(matching)
+    if matching is not None:
+        get_pairing(matching)
     if out.resolve().is_relative_to(scans.resolve()):
         raise OptionError(f"{out} lies inside {scans}, whose files are the scans; choose another")
     chosen = choose(scans, labels, which, modality=modality)
     wanted = _wanted(chosen, classes)
+    rule = matching or ("middle" if chosen.pictures else DEFAULT)
     _tell(chosen, wanted, shown)
     with _disk(out):
         plan, checkpoint = learn(
             chosen, out, method, changes or {}, steps, size, seed, window, progress, shown
         )
-        outcomes = answer(chosen, checkpoint, out, wanted, matching, batch, device, on_scan)
-        return _report(chosen, plan, checkpoint, out, wanted, matching, outcomes)
+        outcomes = answer(chosen, checkpoint, out, wanted, rule, batch, device, on_scan)
+        return _report(chosen, plan, checkpoint, out, wanted, rule, outcomes)
 
 
 def _wanted(chosen: Chosen, asked: Sequence[int | str] | None) -> dict[int, str]:
