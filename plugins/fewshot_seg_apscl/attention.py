@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fewshot_seg.errors import check_choice
+from fewshot_seg.functional import normalise
 
 MASK_EPS = 1e-6
 """Keeps log(mask) finite; a key outside the mask has a millionth of the weight of one inside."""
@@ -35,7 +36,7 @@ class Projected(NamedTuple):
 
 
 class Projections(nn.Module):
-    """g_q, g_k, g_v, shared by support and query.
+    """g_q, g_k, g_v, shared by support and query; in 16 bits where the maps are.
 
     qkv: "conv", the paper's 1x1 convolutions, or "mlp", the two bias-free linear layers with a
         ReLU of the code that the loss comes from (yassouali/SCL).
@@ -49,7 +50,7 @@ class Projections(nn.Module):
     def forward(self, maps: Float[Tensor, "image dim rows cols"]) -> Projected:
         return Projected(
             *(
-                rearrange(project(maps), "i e r c -> i (r c) e").float()
+                rearrange(project(maps), "i e r c -> i (r c) e")
                 for project in (self.query, self.key, self.value)
             )
         )
@@ -67,15 +68,23 @@ def attend(
     query: Float[Tensor, "*pair position sim_dim"],
     key: Float[Tensor, "*pair cell sim_dim"],
     value: Float[Tensor, "*pair cell value_dim"],
-    key_mask: Float[Tensor, "*some_pair cell"] | None = None,
+    key_mask: Float[Tensor, "*pair cell"] | None = None,
 ) -> Float[Tensor, "*pair position value_dim"]:
-    """softmax(Q K^T / sqrt(E') + log(mask + 1e-6)) V, one row for each query position."""
-    bias = None if key_mask is None else torch.log(key_mask + MASK_EPS).unsqueeze(-2)
+    """softmax(Q K^T / sqrt(E') + log(mask + 1e-6)) V, one row for each query position.
+
+    With two leading axes memory is linear in the positions; with any other number, and on CPUs
+    also where `value_dim` is not `sim_dim`, torch holds all weights at once.
+    """
+    bias = None
+    if key_mask is not None:
+        bias = torch.log(key_mask.float() + MASK_EPS).unsqueeze(-2).to(query.dtype)
     return F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
 
 
 def agreement(
-    own: Float[Tensor, "*pair position sim_dim"], carried: Float[Tensor, "*pair position sim_dim"]
-) -> Float[Tensor, "*pair position"]:
-    """Cosine at each position, in [-1, 1]."""
-    return F.cosine_similarity(own, carried, dim=-1, eps=COSINE_EPS)
+    own: Float[Tensor, "*#pair position sim_dim"], carried: Float[Tensor, "*#pair position sim_dim"]
+) -> Float[Tensor, "*#pair position"]:
+    """Cosine at each position, in [-1, 1], in 32 bits."""
+    carried = carried.float()
+    along = (normalise(own.float(), -1, COSINE_EPS) * carried).sum(-1)
+    return along / torch.linalg.vector_norm(carried, dim=-1).clamp_min(COSINE_EPS)

@@ -54,6 +54,8 @@ def chan_attn(
 ) -> Float[Tensor, "*#batch dim dim"]:
     """Eq. 9: the query's own channel relations combined with those to the support."""
     normalised = channel_normalised(query, norm)
+    if combine == "sum" and norm != "softmax":
+        return gram(normalised + guide_maps, normalised, norm)  # linear: one product serves both
     own = gram(normalised, normalised, norm)
     cross = gram(guide_maps, normalised, norm)
     return own + cross if combine == "sum" else own * cross

@@ -73,13 +73,13 @@ class SpatialContrast(nn.Module):
         )
 
     def forward(self, step: Step) -> dict[str, Float[Tensor, ""]]:
+        samples = self._samples(step)
+        images = self._images(step, samples.groups)
         with full_precision(step.features.query):
-            samples = self._samples(step)
-            images = self._images(step, samples.groups)
             masks, comparable = samples.masks, samples.comparable
             scores = relevance(images, samples.image_of, masks, self.align)
             if self.memory is not None:
-                kept, kept_masks = self.memory.recall(masks.shape[-1], samples.groups)
+                kept, kept_masks = self.memory.recall(images.query, samples.groups)
                 further = relevance_to_others(
                     images, samples.image_of, masks, kept, kept_masks, self.align
                 )
@@ -107,7 +107,8 @@ class SpatialContrast(nn.Module):
             raise ValueError(
                 f"the step has {episodes} episodes, which is no multiple of meta_episodes={group}"
             )
-        if self.scl_mode == "image" and group == 1 and self.memory is None:
+        alone = self.scl_mode == "image" and group == 1 and self.memory is None
+        if alone and not torch.compiler.is_compiling():
             warnings.warn(
                 "scl_mode 'image' with one episode compares one class only: without negatives "
                 "the loss teaches nothing, and with one shot it is constantly 0 "
@@ -158,7 +159,7 @@ class SpatialContrast(nn.Module):
         support = rearrange(features.support, "b w s d r c -> b (w s) d r c")
         maps = torch.cat([support, features.query], dim=1)
         per_episode = maps.shape[1]
-        projected = self.project(rearrange(maps, "b i d r c -> (b i) d r c").float())
+        projected = self.project(rearrange(maps, "b i d r c -> (b i) d r c"))
         return projected.map_images(groups, batch // groups * per_episode)
 
 

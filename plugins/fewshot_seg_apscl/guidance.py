@@ -103,8 +103,8 @@ class MutualGuidance(nn.Module):
         """Prototypes and channel statistics of labelled maps."""
         batch, way = maps.shape[:2]
         flat = rearrange(maps, "b w s d r c -> (b w s) d r c")
+        heads = self.support_head(flat.float()).float()  # in 16 bits under autocast
         with full_precision(flat):
-            heads = self.support_head(flat.float())
             z = rearrange(heads, "(b w s) d r c -> b w s d r c", b=batch, w=way)
             others = 1 - masks if backgrounds is None else backgrounds
             fg, bg = self._pool(z, masks), self._pool(z, others)
@@ -131,8 +131,8 @@ class MutualGuidance(nn.Module):
         """Logits at `size`. Raises ValueError when support and query grids differ (Eq. 9)."""
         batch, rows = maps.shape[0], maps.shape[-2]
         flat = rearrange(maps, "b q d r c -> (b q) d r c")
+        heads = self.query_head(flat.float()).float()
         with full_precision(flat):
-            heads = self.query_head(flat.float())
             vectors = rearrange(heads, "(b q) d r c -> b 1 q d (r c)", b=batch)
             if self.chan_attn:
                 vectors = vectors + self._attended(vectors, maps.float(), state)
@@ -173,12 +173,14 @@ class MutualGuidance(nn.Module):
         assert self.align_query is not None
         assert state.key is not None
         flat = rearrange(maps, "b q d r c -> (b q) d r c")
-        query = rearrange(self.align_query(flat), "(b q) e r c -> b 1 1 q (r c) e", b=maps.shape[0])
-        n_way, n_shot = state.key.shape[1:3]
-        key = repeat(state.key, "b w s e l -> b w s q l e", q=maps.shape[1])
-        value = repeat(state.maps, "b w s d l -> b w s q l d", q=maps.shape[1])
-        carried = attend(query.expand(-1, n_way, n_shot, -1, -1, -1), key, value)
-        carried = rearrange(carried, "b w s q l d -> (b q) w s d l")
+        n_query, (n_way, n_shot) = maps.shape[1], state.key.shape[1:3]
+        query = repeat(
+            self.align_query(flat), "(b q) e r c -> b (w s) (q r c) e", q=n_query, w=n_way, s=n_shot
+        )
+        key = rearrange(state.key, "b w s e l -> b (w s) l e")
+        value = rearrange(state.maps, "b w s d l -> b (w s) l d")
+        carried = attend(query, key, value)
+        carried = rearrange(carried, "b (w s) (q l) d -> (b q) w s d l", q=n_query, w=n_way)
         return rearrange(
             guide(carried, self.alpha_norm), "(b q) w d l -> b w q d l", b=maps.shape[0]
         )

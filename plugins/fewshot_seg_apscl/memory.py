@@ -2,7 +2,7 @@
 
 import torch
 from einops import repeat
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from fewshot_seg_apscl.attention import Projected
@@ -33,20 +33,24 @@ class Memory(nn.Module):
         self.register_buffer("classes", torch.full((size,), EMPTY_SLOT))
         self.register_buffer("cursor", torch.zeros((), dtype=torch.long))
 
-    def recall(self, positions: int, groups: int) -> tuple[Projected, Tensor]:
+    def recall(
+        self, like: Float[Tensor, "group image position sim_dim"], groups: int
+    ) -> tuple[Projected, Tensor]:
         """What is kept, and its masks, for each group; empty slots have empty masks.
 
+        like: this step's queries, for their number of positions and their precision.
         Copies, as the buffers are written to before the backward pass reads what was used.
         Raises ValueError when the feature grid is another than at construction.
         """
+        positions = like.shape[-2]
         if positions != self.masks.shape[1]:
             raise ValueError(
                 f"the memory was built for {self.masks.shape[1]} feature cells but the images "
                 f"give {positions}: set image_size to the size of your images"
             )
-        kept = (self.query, self.key, self.value)
+        kept = (item.to(like.dtype, copy=True) for item in (self.query, self.key, self.value))
         return (
-            Projected(*(repeat(item.clone(), "n l e -> g n l e", g=groups) for item in kept)),
+            Projected(*(repeat(item, "n l e -> g n l e", g=groups) for item in kept)),
             repeat(self.masks.clone(), "n l -> g n l", g=groups),
         )
 

@@ -44,7 +44,8 @@ class GaussianBlock(nn.Module):
                 f"but the images give {maps.shape[-2]}x{maps.shape[-1]}: set image_size"
             )
         pooled = maps if self.exact else F.adaptive_avg_pool2d(maps, self.pool)
-        return to_gaussian(self.layers(pooled.flatten(1)).float())
+        with full_precision(maps):  # a few rows against large weights: rounding those costs more
+            return to_gaussian(self.layers(pooled.flatten(1).float()))
 
 
 class AnatomicalPrior(nn.Module):

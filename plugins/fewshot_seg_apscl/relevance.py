@@ -1,6 +1,7 @@
 """How much two regions have in common (APSCL Eq. 4-6, with region weights)."""
 
 import torch
+from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor
 
@@ -20,21 +21,31 @@ def carried_agreement(
         Eq. 6 needs and the source code does; "literal": softmax(Q_b K_a^T) V_b as printed in
         Eq. 4, which pairs positions of two images at random.
     """
-    own, other = _pairs(images, samples)
-    mask = None if masks is None else masks.unsqueeze(1)
-    if align == "cross":
-        carried = attend(own.query, other.key, other.value, mask)
-    else:
-        carried = attend(other.query, own.key, other.value, mask)
-    return agreement(own.value, carried)
+    carry = _across if align == "cross" else _literally
+    return agreement(images.value.unsqueeze(2), carry(images, samples, masks))
 
 
-def _pairs(images: Projected, samples: Projected) -> tuple[Projected, Projected]:
-    """Both with axes (group, image, sample, position, sim_dim)."""
-    n_image, n_sample = images.query.shape[-3], samples.query.shape[-3]
-    own = (item.unsqueeze(2).expand(-1, -1, n_sample, -1, -1) for item in images)
-    other = (item.unsqueeze(1).expand(-1, n_image, -1, -1, -1) for item in samples)
-    return Projected(*own), Projected(*other)
+def _across(
+    images: Projected, samples: Projected, masks: Tensor | None
+) -> Float[Tensor, "group image sample position sim_dim"]:
+    """softmax(Q_a K_b^T) V_b: the positions of all images ask each sample in one long row."""
+    n_image, n_sample = images.query.shape[1], samples.query.shape[1]
+    query = repeat(images.query, "g i l e -> g s (i l) e", s=n_sample)
+    carried = attend(query, samples.key, samples.value, masks)
+    return rearrange(carried, "g s (i l) e -> g i s l e", i=n_image)
+
+
+def _literally(
+    images: Projected, samples: Projected, masks: Tensor | None
+) -> Float[Tensor, "group image sample position sim_dim"]:
+    """softmax(Q_b K_a^T) V_b: every sample asks each image."""
+    n_image, n_sample = images.query.shape[1], samples.query.shape[1]
+    query, value = (
+        repeat(item, "g s l e -> (g i) s l e", i=n_image) for item in (samples.query, samples.value)
+    )
+    key = repeat(images.key, "g i l e -> (g i) s l e", s=n_sample)
+    mask = None if masks is None else repeat(masks, "g s l -> (g i) s l", i=n_image)
+    return rearrange(attend(query, key, value, mask), "(g i) s l e -> g i s l e", i=n_image)
 
 
 def half_relevance(

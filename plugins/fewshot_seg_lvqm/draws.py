@@ -29,18 +29,45 @@ def draw(scene: Scene, *, neurons: int, vectors: int, steps: int, seed: int | No
     Neurons start from different pixels as long as there are enough. LVQ vectors start from pixels
     wholly inside (outside) the mask; where there are too few, from those that are most so.
     """
-    generator = None if seed is None else torch.Generator().manual_seed(seed)
     samples = scene.pixels.detach()
     count, device = samples.shape[2], samples.device
     # drawn on the host whatever the device, so that one seed means one draw
-    places = torch.randperm(count, generator=generator)[torch.arange(neurons) % count]
-    rank = torch.rand(count, generator=generator)
-    places, rank = (drawn.to(device, non_blocking=True) for drawn in (places, rank))
+    shuffled, rank, turns = (
+        _drawn(count, steps) if seed is None else _drawn_from(count, steps, seed)
+    )
+    places = shuffled[torch.arange(neurons) % count].to(device, non_blocking=True)
+    rank = rank.to(device, non_blocking=True)
     # every pixel about as often, in a shuffled order
-    order = (torch.arange(steps) % count)[torch.randperm(steps, generator=generator)]
+    order = (torch.arange(steps) % count)[turns]
     masks = (scene.backgrounds, scene.masks)
     starts = [_inside(samples, mask, rank, vectors) for mask in masks]
     return Draws(samples[:, :, places], order, torch.cat(starts, 2))
+
+
+def _drawn(
+    count: int, steps: int, generator: torch.Generator | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The pixels shuffled, a number in [0, 1) for each, and the steps shuffled."""
+    return (
+        torch.randperm(count, generator=generator),
+        torch.rand(count, generator=generator),
+        torch.randperm(steps, generator=generator),
+    )
+
+
+@torch.library.custom_op("fewshot_seg_lvqm::drawn_from", mutates_args=())
+def _drawn_from(count: int, steps: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """`_drawn` by a seed; one operator, as `torch.compile` cannot look into a generator."""
+    return _drawn(count, steps, torch.Generator().manual_seed(seed))
+
+
+@_drawn_from.register_fake
+def _like_drawn_from(count: int, steps: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    return (
+        torch.empty(count, dtype=torch.long),
+        torch.empty(count),
+        torch.empty(steps, dtype=torch.long),
+    )
 
 
 def _inside(

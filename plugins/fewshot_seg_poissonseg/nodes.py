@@ -157,7 +157,8 @@ def _or_largest(
     """The chosen cells, or the one with the largest share where none is but the mask holds
     anything; and where that was so."""
     lacking = anything & ~chosen.any(-1)
-    largest = F.one_hot(share.argmax(-1), share.shape[-1]).bool()
+    places = torch.arange(share.shape[-1], device=share.device)
+    largest = places == share.argmax(-1, keepdim=True)
     return chosen | (largest & lacking.unsqueeze(-1)), lacking
 
 

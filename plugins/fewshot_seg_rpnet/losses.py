@@ -27,8 +27,8 @@ def dice_loss(
 ) -> Float[Tensor, ""]:
     """1 minus the mean over labels of the soft Dice, whose sums run over all scored pixels."""
     scored = rearrange((labels != IGNORE).float(), "b q h x -> b q 1 h x")
-    known = torch.where(labels == IGNORE, 0, labels).long()
-    truth = scored * rearrange(F.one_hot(known, logits.shape[2]), "b q h x l -> b q l h x")
+    each = torch.arange(logits.shape[2], device=labels.device)
+    truth = scored * (labels.unsqueeze(2) == rearrange(each, "l -> l 1 1"))
     probabilities = scored * logits.float().softmax(2)
     shared, mass = (
         values.sum((0, 1, 3, 4)) for values in (probabilities * truth, probabilities + truth)
