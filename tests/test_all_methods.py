@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tiny_methods import WHOLE
 
 from fewshot_seg import names
 from fewshot_seg.data.intensity import Intensity
@@ -27,13 +28,6 @@ from fewshot_seg.experiment import (
 from fewshot_seg.registry import Registry
 
 ENCODER = {"name": "timm", "backbone": "test_resnet.r160_in1k", "dim": 16}
-WHOLE: dict[str, dict[str, Any]] = {
-    "senet": {"conditioner_width": 4, "segmenter_width": 6},
-    "rpnet": {"encoder": {"name": "unet", "width": 4}, "width": 8, "train_steps": 2,
-              "test_steps": 2, "registration_steps": 2},
-    "gcn_de": {"width_divisor": 16},
-    "aas_dcl": {"width": 4},
-}  # fmt: skip
 OWN: dict[str, dict[str, Any]] = {
     "apscl_literal": {"label_encoder": "light", "prior.hidden": 16},
     "lvqm": {"som_size": [3, 3]},

@@ -48,15 +48,6 @@ def test_a_zip_is_the_same_tree_one_folder_deeper(folder: Path, tmp_path: Path) 
     assert not any(path.exists() for path in extracted)
 
 
-@pytest.mark.parametrize(
-    ("pattern", "number"),
-    [("**/*.dcm", 3), ("*.dcm", 0), ("mr/2/*", 3), ("**/img-?.dcm", 1), ("MR/**/*.png", 1)],
-)
-def test_patterns(folder: Path, pattern: str, number: int) -> None:
-    with open_tree(folder) as tree:
-        assert len(tree.find(pattern)) == number
-
-
 def test_the_place_of_a_file_names_the_folders_above(folder: Path, tmp_path: Path) -> None:
     with open_tree(folder / "MR" / "2") as tree:
         assert tree.place(tree.files[0]).parts[-3:] == ("MR", "2", "Größe.png")

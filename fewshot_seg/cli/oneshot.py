@@ -69,7 +69,10 @@ def oneshot(
         tuple[float, float] | None,
         typer.Option(help="Clip intensities first; raw abdominal CT: -125 275."),
     ] = None,
-    batch: Annotated[int, typer.Option(help="Slices in one call.", min=1)] = 8,
+    batch: Annotated[
+        int | None,
+        typer.Option(help="Slices in one call; as many as memory holds unless given.", min=1),
+    ] = None,
     device: Annotated[
         str | None,
         typer.Option(help="To segment on: cpu or cuda; cuda where there is one unless given."),

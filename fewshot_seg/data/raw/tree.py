@@ -1,7 +1,6 @@
 """A download as one read-only tree of files, whether it was unpacked or is still a zip."""
 
 import os
-import re
 import shutil
 import tempfile
 import zipfile
@@ -82,14 +81,6 @@ class RawTree:
         if self._extracted is not None:
             self._extracted.cleanup()
             self._extracted = None
-
-    def find(self, pattern: str) -> tuple[PurePosixPath, ...]:
-        """The files whose whole relative path fits, upper and lower case alike.
-
-        `?` and `*` stay within a name; `**/` stands for any number of folders, also none.
-        """
-        fits = re.compile(_regex(pattern), re.IGNORECASE)
-        return tuple(file for file in self.files if fits.fullmatch(str(file)))
 
     def place(self, file: PurePosixPath) -> PurePosixPath:
         """The file with the folders above the tree, for names that only those hold."""
@@ -173,9 +164,3 @@ def _shown_entries(
 
 def _shown(name: str) -> bool:
     return not name.startswith(".") and name != "__MACOSX"
-
-
-def _regex(pattern: str) -> str:
-    wild = {"**/": "(?:[^/]+/)*", "*": "[^/]*", "?": "[^/]"}
-    parts = re.split(r"(\*\*/|\*|\?)", pattern)
-    return "".join(wild.get(part) or re.escape(part) for part in parts)

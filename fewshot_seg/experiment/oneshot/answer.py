@@ -20,7 +20,7 @@ def answer(
     out: Path,
     classes: Mapping[int, str],
     matching: str,
-    batch: int,
+    batch: int | None,
     device: torch.device | str | None,
     on_scan: OnScan | None,
 ) -> dict[str, Written | Failed]:

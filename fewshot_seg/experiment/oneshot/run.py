@@ -39,7 +39,7 @@ def oneshot(
     matching: str | None = None,
     modality: str | None = None,
     window: tuple[float, float] | None = None,
-    batch: int = 8,
+    batch: int | None = None,
     device: torch.device | str | None = None,
     progress: bool = True,
     console: Console | None = None,
