@@ -7,7 +7,7 @@ import typer
 from rich.text import Text
 
 from fewshot_seg._version import __version__
-from fewshot_seg.cli import learn, oneshot, prepare, profile, segment
+from fewshot_seg.cli import ablate, learn, oneshot, prepare, profile, segment
 from fewshot_seg.cli.check import check_data
 from fewshot_seg.cli.console import INCOMPLETE, debug, err, guarded, out
 
@@ -108,3 +108,5 @@ app.command()(learn.evaluate)
 app.command("segment")(segment.segment)
 app.command("oneshot")(oneshot.oneshot)
 app.command("profile")(profile.profile)
+app.command()(ablate.ablate)
+app.command()(ablate.report)
