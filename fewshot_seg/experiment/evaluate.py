@@ -1,7 +1,8 @@
 """Test trained runs, and methods that nobody trained, under one protocol."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -37,6 +38,7 @@ def evaluate_runs(
     surface: bool = True,
     unlabelled: str = "train",
     cache: str | Path | None = AUTO,
+    changes: Mapping[str, Any] | None = None,
     on_scores: OnScores | None = None,
     on_progress: OnProgress | None = None,
 ) -> Results:
@@ -49,6 +51,8 @@ def evaluate_runs(
     unlabelled: where methods that need unlabelled images get them: "train", the fold's training
         scans, or "query", other slices of the query scan.
     cache: folder for prepared scans, see `load_prepared`.
+    changes: overrides of the recipe for this test alone, as `build` takes them; the weights must
+        still fit.
     on_scores: called with the scores of each run.   on_progress: see `OnProgress`.
     Raises CheckpointError for a checkpoint of another recipe or data set, UnknownNameError for an
     unknown matching or class, DataError when nothing could be scored.
@@ -78,7 +82,7 @@ def evaluate_runs(
     )
     results: Results | None = None
     for path, notes in sorted(pairs, key=lambda pair: (pair[1].fold, pair[1].novel)):
-        method = load_method(path)
+        method = load_method(path, **(changes or {}))
         found = score_fold(
             method,  # type: ignore[arg-type]  # build has checked that it is a Method
             scans,
