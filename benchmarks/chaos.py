@@ -3,6 +3,7 @@
     python benchmarks/chaos.py --data path/to/chaos_MR_T2_normalized --out runs/chaos
     python benchmarks/chaos.py --data ... --out runs/chaos --methods apscl --organs "right kidney"
     python benchmarks/chaos.py --data ... --out runs/selfsup --protocol setting1
+    python benchmarks/chaos.py --data ... --out runs/fast --methods apscl,apscl_fast --own-training
 
 Protocol "leave_one_organ" trains each method once for each organ, without that organ's labels, on
 the same episodes: half of them from labels of the other organs, half from superpixels. Protocol
@@ -11,6 +12,8 @@ the same episodes: half of them from labels of the other organs, half from super
 (`TRAINING`, `CHANGES`), so the recipes' own are not used; whole networks have a width that brings
 their step near that of the others (`OWN`). `copy` and
 `copy_registered` (the mask moved by affine registration) need no training.
+With --own-training optimiser, learning rate and episodes of a step are each recipe's own, and there
+are as many episodes as in --steps of two, so recipes stand beside each other at equal episodes.
 
 Every run is resumable: the same command goes on where it was stopped, and finished runs are only
 tested again, so organs can be trained side by side and tabulated together afterwards. The table
@@ -42,6 +45,8 @@ from fewshot_seg.experiment import (
     run_name,
     train_fold,
 )
+from fewshot_seg.recipe import Recipe
+from fewshot_seg.training import TrainConfig
 
 TRAINING: dict[str, Any] = {
     "optimizer": "adamw",
@@ -58,6 +63,7 @@ CHANGES: dict[str, Any] = {"encoder": "resnet18", "ce_weights": [0.3, 1.0]}
 """The same for every method made of parts; all else is the recipe's."""
 OWN: dict[str, dict[str, Any]] = {
     "apscl": {"bg": "grid"},
+    "apscl_fast": {"bg": "grid"},
     "senet": {"segmenter_width": 32, "conditioner_width": 16},
     "rpnet": {"encoder": {"name": "unet", "width": 16}},
     "gcn_de": {"width_divisor": 2},
@@ -84,6 +90,9 @@ def main(
     organs: Annotated[str, typer.Option(help="comma separated")] = ",".join(ORGANS),
     protocol: Annotated[str, typer.Option(help="leave_one_organ or setting1")] = PROTOCOLS[0],
     steps: Annotated[int, typer.Option(help="optimiser steps of two episodes")] = 600,
+    own_training: Annotated[
+        bool, typer.Option("--own-training", help="the recipes' own, with as many episodes")
+    ] = False,
     fold: int = 0,
     size: int = 128,
     seed: int = 0,
@@ -139,7 +148,7 @@ def main(
                 setting=protocol,
                 size=size,
                 seed=seed,
-                training={**TRAINING, "steps": steps},
+                training=_own(recipe, steps) if own_training else {**TRAINING, "steps": steps},
                 augmentation=augmentation_named(augmentation),
                 episodes=episodes,
             )
@@ -153,6 +162,17 @@ def main(
         found.to_csv(out / f"{found.name}.csv")
     (out / "cpu_seconds.json").write_text(json.dumps(seconds, indent=1), encoding="utf-8")
     print(_markdown(tables, chosen))
+
+
+def _own(recipe: Recipe, steps: int) -> dict[str, Any]:
+    """The recipe's training, with the episodes of `steps` shared ones."""
+    config = TrainConfig.from_dict(recipe.training)
+    shared = TRAINING["episodes_per_step"]
+    return {
+        **recipe.training,
+        "steps": max(1, steps * shared // config.episodes_per_step),
+        "checkpoint_every": TRAINING["checkpoint_every"],
+    }
 
 
 def _tested(run: Path, dataset: Dataset, surface: bool) -> Results:

@@ -28,7 +28,15 @@ from torch import nn
 from fewshot_seg import build, names
 from fewshot_seg.building import recipe_of
 from fewshot_seg.errors import EpisodeError
-from fewshot_seg.profiling import Load, Profile, Subject, profile_together, time_scan
+from fewshot_seg.profiling import (
+    Load,
+    Profile,
+    Subject,
+    episodes_a_second,
+    phantom_source,
+    profile_together,
+    time_scan,
+)
 
 HEADINGS = (
     "method", "encoder", "size", "precision", "train step s", "bare s", "ratio", "test s/slice",
@@ -47,6 +55,8 @@ CURVES: Mapping[str, tuple[int, ...]] = {
     "episodes": (1, 2, 4, 8),
 }
 """By axis; "queries" are query slices in training and slices of a call at test."""
+WORKERS = (0, 1, 2)
+"""Processes that make episodes; 0 makes them in the process that trains."""
 
 
 def main(
@@ -107,10 +117,14 @@ class Settings:
         return found, *time_scan(subject, rounds=self.rounds, clock=self.clock)
 
     def write_curves(self, path: Path, chosen: list[str], base: Load) -> None:
-        """A CSV row for each method, axis and value. What a method refuses has the reason only."""
+        """A CSV row for each method, axis and value. What a method refuses has the reason only.
+
+        The axis "workers" has nothing to do with a method; its rows say "loader" in its place.
+        """
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, ("method", "axis", "value", *CURVE_COLUMNS, "refused"))
+            columns = ("method", "axis", "value", *CURVE_COLUMNS, "episodes_a_second", "refused")
+            writer = csv.DictWriter(file, columns)
             writer.writeheader()
             for name in chosen:
                 for axis in CURVES:
@@ -118,6 +132,11 @@ class Settings:
                         writer.writerow({"method": name, "axis": axis, "value": value, **cells})
                     file.flush()
                     print(f"{name}: {axis} done", flush=True)
+            source = phantom_source(base.size)
+            for value in WORKERS:
+                rate = episodes_a_second(source, value)
+                row = {"method": "loader", "axis": "workers", "value": value}
+                writer.writerow({**row, "episodes_a_second": rate})
 
     def curve(self, name: str, axis: str, base: Load) -> Iterator[tuple[int, dict[str, Any]]]:
         """The points of an axis, which take turns in being measured."""

@@ -42,6 +42,8 @@ def _of(module: str, name: str) -> str:
 def module_spec(name: str) -> ModuleSpec | None:
     """Where a module is. Nothing is imported, not even its parents."""
     first, *rest = name.split(".")
+    if not all(part.isidentifier() for part in (first, *rest)):
+        return None
     spec = find_spec(first)
     found = first
     for part in rest:

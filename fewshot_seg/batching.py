@@ -12,6 +12,9 @@ BYTES_A_PIXEL = 4096
 ResNet-101 in 32 bits takes 40 MB and the largest decoder (PoissonSeg's graph) 130 MB."""
 SHARE = 0.5
 """Of free memory, at most this much is used."""
+STACKS = 4
+"""Stacks of slices, of four bytes a pixel, that are held at a time: images and log-odds, each also
+before or after it is brought to another size."""
 MOST = {"cpu": 8}
 """By kind of device; more makes nothing faster there. `MOST_ELSEWHERE` for others."""
 MOST_ELSEWHERE = 64
@@ -29,6 +32,21 @@ def choose_batch(batch: int | None, size: tuple[int, int], device: torch.device)
         return batch
     fits = int(SHARE * free_memory(device) / (BYTES_A_PIXEL * size[0] * size[1]))
     return max(1, min(MOST.get(device.type, MOST_ELSEWHERE), fits))
+
+
+def check_fits(size: tuple[int, int], n_slices: int, device: torch.device) -> None:
+    """Raise ValueError when a scan on a canvas of that size surely does not fit into memory."""
+    pixels = size[0] * size[1]
+    kept = STACKS * 4 * n_slices * pixels
+    for what, needed, free in (
+        ("a slice", BYTES_A_PIXEL * pixels, free_memory(device)),
+        ("the scan", kept, free_memory(torch.device("cpu"))),
+    ):
+        if needed > free:
+            raise ValueError(
+                f"{what} of {size[0]}x{size[1]} pixels takes up to {needed / 2**30:.3g} GiB of "
+                f"memory, and {free / 2**30:.3g} are free"
+            )
 
 
 def free_memory(device: torch.device) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from fewshot_seg import interfaces, overrides
-from fewshot_seg.errors import PluginError, RecipeError
+from fewshot_seg.errors import FewshotSegError, OptionError, PluginError, RecipeError
 from fewshot_seg.needs import needs_of
 from fewshot_seg.overrides import CONTEXT, Resolved
 from fewshot_seg.pipeline import Pipeline
@@ -26,6 +26,8 @@ ROLES: Mapping[str, type] = {
 }
 IMAGE_SIZE = 256
 """Pixels; the field's slices are 256x256."""
+LARGEST_IMAGE = 8192
+"""Pixels along an axis; no scanner's slice has more than 4096."""
 
 
 def build(method: str | Recipe | Path, **changes: Any) -> nn.Module:
@@ -70,9 +72,7 @@ def recipe_of(method: str | Recipe | Path) -> Recipe:
 
 
 def _whole(recipe: Recipe) -> nn.Module:
-    return _checked(
-        "method", recipe.method, Registry("method").build(recipe.method, **recipe.options)
-    )
+    return _checked("method", recipe.method, _made("method", recipe.method, recipe.options))
 
 
 def _pipeline(resolved: Resolved) -> Pipeline:
@@ -125,12 +125,26 @@ def _encoder(resolved: Resolved, part: Part, context: dict[str, Any]) -> Any:
             f"in_channels={given['in_channels']} was asked for, but encoder '{part.name}' "
             f"takes {getattr(encoder, 'in_channels', 'a fixed number of')} channels"
         )
-    size = resolved.recipe.options.get("image_size", IMAGE_SIZE)
-    height, width = (size, size) if isinstance(size, int) else size
+    height, width = _image_size(resolved.recipe.options.get("image_size", IMAGE_SIZE))
     context["dim"] = encoder.dim
     context["stride"] = encoder.stride
     context["grid"] = (-(-height // encoder.stride), -(-width // encoder.stride))
     return encoder
+
+
+def _image_size(size: Any) -> tuple[int, int]:
+    pair = [size, size] if isinstance(size, int) else size
+    if not isinstance(pair, list | tuple) or len(pair) != 2 or not all(map(_is_size, pair)):
+        raise OptionError(
+            f"image_size={size!r:.40} is neither a number of pixels nor [height, width], "
+            f"from 1 to {LARGEST_IMAGE}"
+        )
+    height, width = pair
+    return height, width
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= LARGEST_IMAGE
 
 
 def _part(resolved: Resolved, slot: str, part: Part | None, context: Mapping[str, Any]) -> Any:
@@ -168,7 +182,20 @@ def _build_part(slot: str, part: Part, context: Mapping[str, Any]) -> Any:
             )
         elif parameter.default is parameter.empty:
             raise RecipeError(f"{slot} '{part.name}' needs the option `{name}`")
-    return registry.build(part.name, **options)
+    return _made(slot, part.name, options)
+
+
+def _made(slot: str, name: str, options: Mapping[str, Any]) -> Any:
+    """The part. Options come from files: whatever they make it stumble over is told with them."""
+    try:
+        return Registry(slot).build(name, **options)
+    except FewshotSegError:
+        raise
+    except Exception as error:
+        told = ", ".join(f"{key}={value!r:.40}" for key, value in options.items()) or "its defaults"
+        raise RecipeError(
+            f"{slot} '{name}' cannot be made with {told}: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _check_size(slot: str, part: Part, module: Any, context: Mapping[str, Any]) -> None:

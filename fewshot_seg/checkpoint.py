@@ -1,6 +1,5 @@
 """Trained methods as files: one safetensors file, its recipe in the header; nothing is pickled."""
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +10,15 @@ import tomli_w
 import torch
 from torch import Tensor, nn
 
+from fewshot_seg.allowance import Allowance
 from fewshot_seg.architecture import architecture_only
 from fewshot_seg.errors import CheckpointError
+from fewshot_seg.parsing import parse_toml
 from fewshot_seg.tensorfile import load_tensors, read_words, save_tensors
+
+
+SPARE_BYTES = 2**28
+"""For what building a network takes beside its weights."""
 
 
 @runtime_checkable
@@ -77,25 +82,29 @@ def load_method(
             f"{path} was saved without a recipe: build the network yourself and "
             "give it the weights with fewshot_seg.checkpoint.load_weights"
         )
-    with architecture_only():  # a recipe may ask for weights that the file is about to replace
+    tensors = load_tensors(path)  # compares the checksum before the recipe is believed
+    room = Allowance(_room(tensors), what=f"the recipe in {path}")
+    with architecture_only(), room:  # weights that a recipe asks for, the file is about to replace
         method: nn.Module = build(Recipe.from_toml(header.recipe), **modules)
-    load_weights(method, path)
+    _give(method, tensors, path)
     return method.to(device).eval()
 
 
 def load_weights(method: nn.Module, path: Path | str) -> None:
-    """Give `method` the weights of a file. Raises CheckpointError when they are not its own."""
-    tensors = load_tensors(path)
-    _check_names(_state(method), tensors, path)
-    method.load_state_dict(tensors)
+    """Give `method` the weights of a file. Raises CheckpointError when they are not its own.
+
+    Buffers that a module names in `added_state`, because files of earlier versions lack them, stay
+    as they are when the file has none of them.
+    """
+    _give(method, load_tensors(path), path)
 
 
 def read_header(path: Path | str) -> Header:
     """What the file says of itself, without reading or checking its tensors."""
     words, shapes = read_words(Path(path))
     try:
-        notes = tomllib.loads(words.get("notes", ""))
-    except tomllib.TOMLDecodeError as error:
+        notes = parse_toml(words.get("notes", ""))
+    except ValueError as error:
         raise CheckpointError(f"the notes in {path} cannot be read: {error}") from error
     return Header(
         recipe=words.get("recipe", ""),
@@ -134,6 +143,28 @@ def _state(method: nn.Module) -> dict[str, Tensor]:
                 f"{type(value).__name__}; keep state in parameters and buffers"
             )
     return state
+
+
+def _give(method: nn.Module, tensors: Mapping[str, Tensor], path: Path | str) -> None:
+    own = _state(method)
+    full = {**_added_since(method, own), **tensors}
+    _check_names(own, full, path)
+    method.load_state_dict(full)
+
+
+def _room(tensors: Mapping[str, Tensor]) -> int:
+    """Bytes that building a network of these weights may take: what is drawn and thrown away too,
+    such as the classifier of a backbone."""
+    return 4 * sum(tensor.nbytes for tensor in tensors.values()) + SPARE_BYTES
+
+
+def _added_since(method: nn.Module, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    names = [
+        f"{prefix}.{name}" if prefix else name
+        for prefix, module in method.named_modules()
+        for name in getattr(module, "added_state", ())
+    ]
+    return {name: own[name] for name in names}
 
 
 def _check_names(own: Mapping[str, Tensor], given: Mapping[str, Tensor], path: Path | str) -> None:

@@ -8,6 +8,7 @@ from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fewshot_seg.answers import check_shape
 from fewshot_seg.binary import silence_empty
 from fewshot_seg.episode import Episode, Features, Output, Support
 from fewshot_seg.functional import (
@@ -30,6 +31,7 @@ from fewshot_seg.interfaces import (
     Losses,
     Prior,
     Privileged,
+    QueryLogits,
     Step,
 )
 from fewshot_seg.needs import needs_of, require
@@ -52,9 +54,12 @@ class Pipeline(nn.Module):
     weights: factor of each loss by name, 1 where not named.
     ce_weights: (background, foreground) weights of the query's cross-entropy; None is unweighted.
 
-    Losses: "ce", and whatever prior, decoder and contrastive terms add. Raises ValueError when
-    images do not have the channels of the encoder (one channel is repeated where the encoder wants
-    three), EpisodeError when an episode lacks what a part needs.
+    Losses: "ce", and whatever prior, decoder and contrastive terms add.
+    Diagnostics: the prior's, and "margin_spread", the standard deviation over pixels of a way's
+        logit less the background's, over the decoder's `scale` (in a cosine decoder: of
+        cos_fg - cos_bg; near 0 all pixels look alike).
+    Raises ValueError when images do not have the channels of the encoder (one channel is repeated
+    where the encoder wants three), EpisodeError when an episode lacks what a part needs.
     """
 
     def __init__(
@@ -102,7 +107,10 @@ class Pipeline(nn.Module):
 
     def encode(self, images: Images) -> FeatureMaps:
         """Maps of any images, grey ones repeated to the channels of the encoder."""
-        return self.encoder(self._channels(images))
+        maps = self.encoder(self._channels(images))
+        # the grid is the encoder's own affair
+        check_shape(self.encoder, "maps", maps, (len(images), self.encoder.dim, *maps.shape[2:4]))
+        return maps
 
     def _encode_unlabelled(self, support: Support) -> Tensor | None:
         """Unlabelled images serve the decoder only: without gradient, and batch statistics alone
@@ -148,7 +156,11 @@ class Pipeline(nn.Module):
 
     def _enrich(self, features: Features, privileged: Privileged | None) -> tuple[Features, Latent]:
         latent = Latent() if self.prior is None else self.prior(features, privileged)
-        enriched = features if self.enrichment is None else self.enrichment(features, latent)
+        if self.enrichment is None:
+            return features, latent
+        enriched = self.enrichment(features, latent)
+        for given, got in ((features.support, enriched.support), (features.query, enriched.query)):
+            check_shape(self.enrichment, "features", got, tuple(given.shape))
         return enriched, latent
 
     def _answer(
@@ -160,8 +172,9 @@ class Pipeline(nn.Module):
         enriched, _ = self._enrich(features, None)
         many = _repeat_state(state, samples)
         described = self._describe(enriched, many)
-        logits = _join_samples(self.decoder(enriched.query, described, size), samples)
-        return silence_empty(logits, _empty(state))
+        answer = self.decoder(enriched.query, described, size)
+        _check_logits(self.decoder, answer, enriched, size)
+        return silence_empty(_join_samples(answer, samples), _empty(state))
 
     def _train(self, episode: Episode, state: SupportState, query: Tensor) -> Output:
         assert episode.query_labels is not None
@@ -174,6 +187,7 @@ class Pipeline(nn.Module):
         features, latent = self._enrich(before, _privileged(task))
         described = self._describe(features, many)
         answer, own = self._learn(features, described, task)
+        _check_logits(self.decoder, answer, features, task.size)
         logits = _join_samples(answer, samples)
         losses = {"ce": segmentation_loss(logits, episode.query_labels, self.ce_weights)}
         step = Step(
@@ -183,9 +197,8 @@ class Pipeline(nn.Module):
         _merge(losses, latent.losses, "the prior")
         for name, term in self.contrastives.items():
             _merge(losses, term(step), f"contrastive '{name}'")
-        return Output(
-            logits, losses, self.weights, _empty(state), diagnostics=dict(latent.diagnostics)
-        )
+        diagnostics = {**latent.diagnostics, "margin_spread": _margin_spread(logits, self.decoder)}
+        return Output(logits, losses, self.weights, _empty(state), diagnostics=diagnostics)
 
     def _learn(self, features: Features, described: Any, task: Episode) -> tuple[Tensor, Losses]:
         """The decoder's answer in training, with the losses that only some decoders have."""
@@ -207,6 +220,15 @@ def _state(support: Support, maps: FeatureMaps, unlabelled: Tensor | None = None
     )
 
 
+def _check_logits(
+    decoder: Decoder, logits: Tensor, features: Features, size: tuple[int, int]
+) -> None:
+    """Raise PluginError for logits that are not those of every query, label and pixel."""
+    batch, queries = features.query.shape[:2]
+    labels = 1 + features.support.shape[1]
+    check_shape(decoder, "logits", logits, (batch, queries, labels, *size))
+
+
 def _who_needs(method: nn.Module, need: str) -> str:
     """The part's class, for a message."""
     parts = [part for part in method.modules() if need in getattr(part, "needs", ())]
@@ -224,6 +246,15 @@ def _repeat_state(state: SupportState, times: int) -> SupportState:
         backgrounds.repeat(_times(backgrounds, times)),
         None if unlabelled is None else unlabelled.repeat(_times(unlabelled, times)),
     )
+
+
+@torch.no_grad()
+def _margin_spread(logits: QueryLogits, decoder: Decoder) -> Float[Tensor, ""]:
+    """See `Pipeline`; the mean over images and ways."""
+    margins = (logits[:, :, 1:] - logits[:, :, :1]).float().flatten(3)
+    spread = margins.std(-1).mean()
+    scale = getattr(decoder, "scale", 1.0)  # a learned one stays in
+    return spread / abs(scale) if isinstance(scale, int | float) else spread
 
 
 def _times(tensor: Tensor, times: int) -> tuple[int, ...]:

@@ -3,7 +3,6 @@
 A recipe is plain data, so it goes into TOML files and checkpoints and comes back equal.
 """
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import tomli_w
 
 from fewshot_seg.errors import RecipeError, did_you_mean
+from fewshot_seg.parsing import parse_toml
 
 SLOTS = ("encoder", "prior", "enrichment", "contrastive", "decoder")
 TABLES = ("options", "weights", "training", "episodes")
@@ -132,8 +132,8 @@ class Recipe:
     def from_toml(cls, text: str) -> "Recipe":
         """Raises RecipeError when the text is no TOML or no recipe."""
         try:
-            table = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
+            table = parse_toml(text)
+        except ValueError as error:
             raise RecipeError(f"the recipe is not valid TOML: {error}") from error
         return cls.from_dict(table)
 

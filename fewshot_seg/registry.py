@@ -1,14 +1,17 @@
 """Find parts by name through entry points. Nothing is imported before somebody asks for it."""
 
 import inspect
+import logging
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import Distribution, EntryPoint, distributions, entry_points
 from typing import Any
 
 from fewshot_seg.errors import OptionError, PluginError, UnknownNameError, did_you_mean
+
+log = logging.getLogger(__name__)
 
 KINDS: Mapping[str, str] = {
     "encoder": "encoders",
@@ -31,6 +34,11 @@ class Provider:
     distribution: str
     entry: EntryPoint
 
+    @property
+    def module(self) -> str:
+        """The module that the value names, whether or not there can be such a one."""
+        return self.value.partition(":")[0].strip()
+
     def __str__(self) -> str:
         return self.distribution
 
@@ -45,10 +53,31 @@ def _provider(entry: EntryPoint) -> Provider:
 def _scan(group: str, path: tuple[str, ...]) -> Mapping[str, tuple[Provider, ...]]:
     """Claims by name; cached for one state of sys.path, as reading metadata takes milliseconds."""
     claims: dict[str, dict[tuple[str, str], Provider]] = {}
-    for entry in entry_points(group=group):
+    for entry in _entries(group):
         provider = _provider(entry)
         claims.setdefault(entry.name, {})[provider.distribution, provider.value] = provider
     return {name: tuple(found.values()) for name, found in sorted(claims.items())}
+
+
+def _entries(group: str) -> list[EntryPoint]:
+    try:
+        return list(entry_points(group=group))
+    except Exception:  # one damaged file takes down them all
+        return [entry for found in distributions() for entry in _readable(found, group)]
+
+
+def _readable(found: Distribution, group: str) -> list[EntryPoint]:
+    """A distribution's entries, none with a warning where they cannot be read."""
+    try:
+        return list(found.entry_points.select(group=group))
+    except Exception as error:
+        log.warning(
+            "what %s provides cannot be read (%s: %s); install it again",
+            found.metadata["Name"],
+            type(error).__name__,
+            error,
+        )
+        return []
 
 
 def refresh() -> None:
@@ -96,7 +125,7 @@ class Registry:
         provider = self.provider(name)
         try:
             return provider.entry.load()
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a script imported as a module may leave
             raise PluginError(
                 f"{self.kind} '{name}' from {provider} failed to load {provider.value}: "
                 f"{type(error).__name__}: {error}"

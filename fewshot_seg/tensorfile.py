@@ -5,14 +5,13 @@ and bytes. What stands under a name is always either the whole old file or the w
 """
 
 import hashlib
-import json
 import os
 import secrets
 import struct
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from operator import index
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from fewshot_seg._version import __version__
 from fewshot_seg.errors import CheckpointError
+from fewshot_seg.parsing import parse_json
 
 FORMAT = "fewshot-seg"
 FORMAT_VERSION = 1
@@ -63,23 +63,37 @@ def load_tensors(path: Path | str) -> dict[str, Tensor]:
 
 def read_words(path: Path) -> tuple[dict[str, str], dict[str, tuple[int, ...]]]:
     """The header's words and the tensors' shapes; reads no tensor. Raises CheckpointError."""
-    entries = _read_entries(path)
-    words = entries.pop("__metadata__", {})
+    words, shapes = _read_entries(path)
     _check_ours(words, path)
-    return words, {name: tuple(entry["shape"]) for name, entry in entries.items()}
+    return words, shapes
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`; what is written there takes its place, safely on disk."""
+    """A temporary path beside `path`; what is written there takes its place, safely on disk.
+
+    Raises CheckpointError when the disk refuses; what stood under `path` is then untouched.
+    """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         yield temporary
         flush(temporary)
         temporary.replace(path)
         flush(path.parent)
+    except (OSError, SafetensorError) as error:
+        raise cannot_write(path, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # what could not be written cannot be cleared away either
+            temporary.unlink()
+
+
+def cannot_write(path: Path, error: Exception) -> CheckpointError:
+    """What to tell of a file or folder when the disk is full or read-only."""
+    told = getattr(error, "strerror", None) or str(error)
+    return CheckpointError(
+        f"{path} cannot be written: {told}. What was saved before is whole; make room or choose "
+        "another place, and start again to go on"
+    )
 
 
 def flush(path: Path) -> None:
@@ -116,15 +130,15 @@ def _checksum(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> str:
     return digest.hexdigest()
 
 
-def _read_entries(path: Path) -> dict[str, Any]:
-    """The JSON header of a safetensors file, whose promised length is compared with the file's."""
+def _read_entries(path: Path) -> tuple[dict[str, str], dict[str, tuple[int, ...]]]:
+    """Words and shapes in a safetensors file, whose promised length is compared with its own."""
     foreign = CheckpointError(f"{path} is not a checkpoint of fewshot-seg")
     try:
         length = path.stat().st_size
         with path.open("rb") as file:
             start = file.read(8)
             size = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-            text = file.read(size) if 0 < size <= _LONGEST_HEADER else b""
+            text = file.read(min(size, length)) if 0 < size <= _LONGEST_HEADER else b""
     except FileNotFoundError as error:
         raise CheckpointError(f"there is no checkpoint {path}") from error
     except OSError as error:
@@ -134,21 +148,25 @@ def _read_entries(path: Path) -> dict[str, Any]:
     if len(text) < size:
         raise CheckpointError(f"{path} is cut off: it ends within its header")
     try:
-        entries = json.loads(text)
-        ends = [entry["data_offsets"][1] for name, entry in entries.items() if name[:2] != "__"]
-        expected = 8 + size + max(ends, default=0)
-    except (ValueError, KeyError, TypeError) as error:
+        entries = parse_json(text)
+        words = entries.get("__metadata__", {})
+        tensors = {name: one for name, one in entries.items() if name != "__metadata__"}
+        if not all(isinstance(word, str) for word in words.values()):
+            raise ValueError("words that are none")
+        shapes = {name: tuple(map(index, one["shape"])) for name, one in tensors.items()}
+        expected = 8 + size + max((one["data_offsets"][1] for one in tensors.values()), default=0)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise foreign from error
     if length < expected:
         raise CheckpointError(f"{path} is cut off: {length} of {expected} bytes are there")
-    return entries
+    return words, shapes
 
 
 def _check_ours(metadata: Mapping[str, str], path: Path | str) -> None:
     if metadata.get("format") != FORMAT:
         raise CheckpointError(f"{path} is not a checkpoint of fewshot-seg")
     version = metadata.get("version", "")
-    if not version.isdigit() or int(version) > FORMAT_VERSION:
+    if not version.isdecimal() or len(version) > 9 or int(version) > FORMAT_VERSION:
         raise CheckpointError(
             f"{path} has format version {version or 'none'}, written by fewshot-seg "
             f"{metadata.get('library')}; this is {__version__}, which reads up to version "

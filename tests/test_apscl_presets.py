@@ -1,6 +1,7 @@
 """The presets hold the values of docs/methods/apscl.md, and every option it names exists."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from fewshot_seg.building import recipe_of
 from fewshot_seg.errors import OptionError, RecipeError
 from fewshot_seg.recipe import Recipe
 from fewshot_seg.registry import Registry
+from fewshot_seg.training import TrainConfig
+from fewshot_seg_apscl import apscl_fast
 
 SHARED: Mapping[str, Any] = {
     "prior.latent": 32,
@@ -119,6 +122,21 @@ def test_parts_weights_and_training(method: str) -> None:
     }
     assert dict(recipe.training) == wanted
     assert Recipe.from_toml(recipe.to_toml()) == recipe
+
+
+def test_the_fast_preset_is_the_same_method_and_as_many_episodes() -> None:
+    own, fast = recipe_of("apscl"), apscl_fast()
+    assert replace(fast, method="apscl", training=own.training) == own
+    slow, quick = (TrainConfig.from_dict(one.training) for one in (own, fast))
+    changed = {one for one, value in slow.to_dict().items() if quick.to_dict()[one] != value}
+    assert changed == {
+        "steps", "episodes_per_step", "lr", "precision", "channels_last", "workers",
+    }  # fmt: skip
+    assert quick.episodes_per_step == 8
+    assert slow.steps * slow.episodes_per_step == quick.steps * quick.episodes_per_step
+    assert slow.lr * slow.steps == pytest.approx(quick.lr * quick.steps)
+    assert (quick.precision, quick.channels_last) == ("auto", True)
+    assert Recipe.from_toml(fast.to_toml()) == fast
 
 
 NAMED = {

@@ -180,7 +180,7 @@ def test_a_failed_write_leaves_the_old_file(saved: Path, monkeypatch: pytest.Mon
         raise OSError("disk full")
 
     monkeypatch.setattr(tensorfile, "save_file", half)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(CheckpointError, match=r"tiny\.safetensors cannot be written: disk full"):
         checkpoint.save_method(TinyMethod(), saved, recipe=None)
     assert saved.read_bytes() == before
     assert [path.name for path in saved.parent.iterdir()] == [saved.name]

@@ -204,7 +204,7 @@ class Odd(nn.Module):
 ODD_METHODS: dict[str, tuple[nn.Module, str]] = {
     "no parameters": (nn.Identity(), "Identity has nothing to train"),
     "all frozen": (TinyMethod().requires_grad_(False), "TinyMethod has nothing to train"),
-    "no losses": (Odd(lambda weight: {}), "Odd returned no losses"),
+    "no losses": (Odd(lambda weight: {}), "Odd of .* returned no losses"),
     "reserved name": (Odd(lambda weight: {"lr": weight}), "may not call a loss 'lr'"),
     "constant loss": (
         Odd(lambda weight: {"a": torch.ones(())}),

@@ -21,6 +21,7 @@ WHOLE: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 PIPELINE: dict[str, dict[str, Any]] = {
     "apscl": {"prior.hidden": 16},
+    "apscl_fast": {"prior.hidden": 16},
     "apscl_literal": {"label_encoder": "light", "prior.hidden": 16},
     "lvqm": {"som_size": [3, 3], "sweeps": 2, "lvq_iterations": 2},
 }

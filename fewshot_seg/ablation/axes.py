@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import product
 from typing import Any
 
@@ -43,11 +44,16 @@ class Axis:
     name: str
     values: tuple[Value, ...]
 
-    @property
+    @cached_property
     def labels(self) -> tuple[str, ...]:
         return tuple(value.label for value in self.values)
 
-    @property
+    @cached_property
+    def is_switch(self) -> bool:
+        """Whether it turns a module on and off."""
+        return set(self.labels) <= {ON, OFF}
+
+    @cached_property
     def is_setting(self) -> bool:
         """Whether its values make groups of tables, not rows."""
         return all(value.is_setting for value in self.values)
@@ -65,8 +71,8 @@ def variant_label(axes: tuple[Axis, ...], values: tuple[Value, ...]) -> str:
     label alone where only one axis tells the rows apart. Settings do not stand in it.
     """
     told = [(axis, value) for axis, value in zip(axes, values) if not axis.is_setting]
-    switches = [pair for pair in told if set(pair[0].labels) <= {ON, OFF}]
-    others = [pair for pair in told if set(pair[0].labels) - {ON, OFF}]
+    switches = [pair for pair in told if pair[0].is_switch]
+    others = [pair for pair in told if not pair[0].is_switch]
     words = []
     if switches:
         words.append("+".join(axis.name for axis, value in switches if value.label == ON) or "none")

@@ -1,4 +1,4 @@
-"""One cell of a grid: a method trained and tested once, addressed by all that decides its scores."""
+"""One cell of a grid: a method trained and tested once, addressed by all that decides its score."""
 
 import hashlib
 import json
@@ -52,7 +52,7 @@ class Cell:
     def training(self) -> str:
         """Address of the training, which cells that differ only at test share."""
         rules = {
-            name: value for name, value in asdict(self.protocol).items() if name not in TEST_ONLY
+            name: value for name, value in vars(self.protocol).items() if name not in TEST_ONLY
         }
         recipe = self.recipe.to_dict()
         settings = recipe.get("training", {})

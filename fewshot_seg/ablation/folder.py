@@ -17,6 +17,7 @@ from filelock import FileLock
 from fewshot_seg.ablation.cell import FORMAT
 from fewshot_seg.data.atomic import write_bytes
 from fewshot_seg.errors import DataError, OptionError
+from fewshot_seg.parsing import parse_json
 
 DONE, FAILED, DAMAGED, MISSING = STATES = ("done", "failed", "damaged", "missing")
 
@@ -49,6 +50,17 @@ class StudyFolder:
 
     def failure(self, cell_id: str) -> Path:
         return self.cell(cell_id) / "failure.json"
+
+    def predictions(self, cell_id: str) -> Path:
+        return self.cell(cell_id) / "predictions.safetensors"
+
+    def features(self, cell_id: str) -> Path:
+        return self.cell(cell_id) / "features.safetensors"
+
+    @property
+    def scans(self) -> Path:
+        """Pictures of test scans, which all cells share."""
+        return self.root / "scans"
 
     def lock(self, path: Path) -> FileLock:
         """Of a cell's or a training's folder; the system frees it when its holder dies."""
@@ -132,7 +144,7 @@ def write_json(path: Path, table: Mapping[str, Any]) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """A table. Raises DataError when the file does not hold one."""
     try:
-        table = json.loads(path.read_text(encoding="utf-8"))
+        table = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
     if not isinstance(table, dict):

@@ -1,6 +1,5 @@
 """A grid as data: one page of TOML that says what is varied, on which data, judged how."""
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from fewshot_seg.ablation.axes import Axis, Labels, axis_from, set_from
 from fewshot_seg.ablation.columns import RESERVED
 from fewshot_seg.ablation.request import check_protocol
 from fewshot_seg.errors import OptionError, did_you_mean
+from fewshot_seg.parsing import parse_toml
 
 TABLES = ("set", "training", "episodes", "protocol", "data", "paper")
 LISTS = ("axis", "variant", "skip")
@@ -60,8 +60,8 @@ class Grid:
     def from_toml(cls, text: str) -> "Grid":
         """Raises OptionError when the text is no TOML or no grid."""
         try:
-            table = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
+            table = parse_toml(text)
+        except ValueError as error:
             raise OptionError(f"this is not valid TOML: {error}") from error
         return cls.from_dict(table, text=text)
 

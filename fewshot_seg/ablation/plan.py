@@ -10,7 +10,7 @@ from fewshot_seg.ablation.cell import Cell
 from fewshot_seg.ablation.fingerprint import data_version
 from fewshot_seg.ablation.grid import Grid
 from fewshot_seg.ablation.possible import Checks
-from fewshot_seg.ablation.request import Protocols, protocols_from
+from fewshot_seg.ablation.request import protocols_from
 from fewshot_seg.data.scan import Dataset
 from fewshot_seg.errors import DataError, FewshotSegError, OptionError
 from fewshot_seg.experiment import open_dataset, resolve_recipe
@@ -48,7 +48,10 @@ class Plan:
             "variants": list(dict.fromkeys(cell.variant for cell in self.cells)),
             "reference": grid.reference,
             "paper": {name: dict(row) for name, row in grid.paper.items()},
-            "cells": [cell.to_dict() for cell in self.cells],
+            "cells": [
+                {**cell.to_dict(), "dataset": self.sources[cell.data].dataset.name}
+                for cell in self.cells
+            ],
         }
 
 
@@ -62,7 +65,7 @@ def make_plan(grid: Grid, data: Mapping[str, str] | None = None) -> Plan:
     run. The message names the cell and the remedy.
     """
     sources = _Sources(grid, data or {})
-    checks = Checks()
+    recipes, checks = _Recipes(grid), Checks()
     cells: dict[str, Cell] = {}
     known: set[str] = set()
     for values in combinations(grid.axes):
@@ -70,7 +73,7 @@ def make_plan(grid: Grid, data: Mapping[str, str] | None = None) -> Plan:
         if grid.skips(labels):
             continue
         try:
-            found = list(_cells(grid, values, labels, sources, checks))
+            found = list(_cells(grid, values, labels, sources, recipes, checks))
         except FewshotSegError as error:
             raise type(error)(f"{_told(labels)}: {error}{_remedy(grid, labels)}") from error
         for cell in found:
@@ -89,6 +92,7 @@ def _cells(
     values: tuple[Value, ...],
     labels: Mapping[str, str],
     sources: "_Sources",
+    recipes: "_Recipes",
     checks: Checks,
 ) -> Iterator[Cell]:
     rules: dict[str, Any] = dict(grid.protocol)
@@ -99,7 +103,7 @@ def _cells(
         raise OptionError('[protocol] needs novel = ["..."], the classes to hold out')
     name = _one([value.data for value in values if value.data], "data set") or sources.default()
     source = sources.open(name)
-    recipe = _recipe(grid, values)
+    recipe = recipes.of(values)
     test = _joined([value.test for value in values])
     checks.method(recipe, test, asked.size)
     for group, novel in zip(asked.groups, asked.novel):
@@ -111,17 +115,30 @@ def _cells(
                 yield Cell(variant, labels, recipe, one, name, source.version, test)
 
 
-def _recipe(grid: Grid, values: tuple[Value, ...]) -> Recipe:
-    method = _one([value.method for value in values if value.method], "method") or grid.method
-    start = Path(method) if method.endswith(".toml") else method
-    own = _joined([value.set for value in values])
-    recipe = resolve_recipe(start, {})
-    common = {
-        name: value
-        for name, value in grid.set.items()
-        if name not in own and (recipe.is_pipeline or name.split(".")[0] in RUN_TABLES)
-    }
-    return resolve_recipe(resolve_recipe(recipe, common), own)
+class _Recipes:
+    """Recipes of combinations; what they have in common is put together once."""
+
+    def __init__(self, grid: Grid) -> None:
+        self.grid = grid
+        self._known: dict[tuple[str, frozenset[str]], Recipe] = {}
+
+    def of(self, values: tuple[Value, ...]) -> Recipe:
+        method = _one([one.method for one in values if one.method], "method") or self.grid.method
+        own = _joined([value.set for value in values])
+        key = (method, frozenset(own))
+        if key not in self._known:
+            self._known[key] = self._common(method, own)
+        return resolve_recipe(self._known[key], own)
+
+    def _common(self, method: str, own: Mapping[str, Any]) -> Recipe:
+        """The method with the grid's own overrides, but for those that an axis sets."""
+        recipe = resolve_recipe(Path(method) if method.endswith(".toml") else method, {})
+        changes = {
+            name: value
+            for name, value in self.grid.set.items()
+            if name not in own and (recipe.is_pipeline or name.split(".")[0] in RUN_TABLES)
+        }
+        return resolve_recipe(recipe, changes)
 
 
 def _joined(sets: list[Mapping[str, Any]]) -> dict[str, Any]:
@@ -208,8 +225,3 @@ class _Sources:
         except DataError as error:
             hint = f" (another place: --data {name}=FOLDER)" if name else ""
             raise DataError(f"{error}{hint}") from error
-
-
-def protocols_of(cell: Mapping[str, Any]) -> Protocols:
-    """The protocol of a cell that was written as plain data."""
-    return protocols_from(cell["protocol"])

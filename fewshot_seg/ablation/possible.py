@@ -25,8 +25,11 @@ class Checks:
 
     def method(self, recipe: Recipe, test: Mapping[str, Any], size: int) -> None:
         """Raises what `build` raises for parts or options that do not go together."""
-        TrainConfig.from_dict(recipe.training)
-        EpisodeSettings.from_dict(recipe.episodes)
+        settings = repr((recipe.training, recipe.episodes))
+        if settings not in self._good:
+            TrainConfig.from_dict(recipe.training)
+            EpisodeSettings.from_dict(recipe.episodes)
+            self._good.add(settings)
         shape = _shape({"recipe": recipe.to_dict(), "test": dict(test), "size": size})
         if shape in self._good:
             return

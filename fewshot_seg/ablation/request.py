@@ -43,24 +43,16 @@ class Protocols:
     features: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("novel", "folds", "seeds"):
-            _check_list(name, getattr(self, name), str if name == "novel" else int)
         if self.setting is not None:
             check_choice("setting", self.setting, SETTINGS)
         check_choice("augmentation", self.augmentation, AUGMENTATIONS)
         check_choice("fold_rule", self.fold_rule, FOLD_RULES)
         check_choice("unlabelled", self.unlabelled, POOLS)
         for name, least in (("size", 8), ("n_folds", 1), ("n_support", 1)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise OptionError(f"{name} is a whole number from {least}; got {value!r}")
-        for name in ("surface", "predictions", "features"):
-            if not isinstance(getattr(self, name), bool):
-                raise OptionError(f"{name} is true or false; got {getattr(self, name)!r}")
-        if self.window is not None:
-            _check_list("window", self.window, (int, float))
-            if len(self.window) != 2 or self.window[0] >= self.window[1]:
-                raise OptionError(f"window is [low, high]; got {list(self.window)}")
+            if getattr(self, name) < least:
+                raise OptionError(f"{name} is {least} or more; got {getattr(self, name)}")
+        if self.window is not None and self.window[0] >= self.window[1]:
+            raise OptionError(f"window is [low, high]; got {list(self.window)}")
         for fold in self.folds:
             if not 0 <= fold < self.n_folds:
                 raise OptionError(f"there are folds 0 to {self.n_folds - 1}; got fold {fold}")
@@ -86,20 +78,46 @@ def check_protocol(table: Mapping[str, Any], where: str) -> None:
 
 def protocols_from(table: Mapping[str, Any]) -> Protocols:
     """A table with lists or single values. Raises OptionError."""
-    values: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in table.items()
-    }
-    for name in ("novel", "folds", "seeds"):
-        if name in values and not isinstance(values[name], tuple):
-            values[name] = (values[name],)
+    values: dict[str, Any] = {}
+    for name, value in table.items():
+        if name in LISTS:
+            values[name] = _row(name, value, LISTS[name])
+        elif name == "window":
+            values[name] = None if value is None else _window(value)
+        elif name == "setting" and value is None:
+            values[name] = None
+        else:
+            values[name] = _one(name, value)
     return Protocols(**values)
 
 
-def _check_list(name: str, values: Any, kind: type | tuple[type, ...]) -> None:
-    if not isinstance(values, tuple) or not all(
-        isinstance(one, kind) and not isinstance(one, bool) for one in values
-    ):
-        words = "names" if kind is str else "numbers"
-        raise OptionError(f"{name} is a list of {words}; got {values!r}")
-    if len(set(values)) < len(values):
-        raise OptionError(f"{name} holds a value twice: {list(values)}")
+def _row(name: str, value: Any, kind: type) -> tuple[Any, ...]:
+    row = tuple(value) if isinstance(value, list | tuple) else (value,)
+    if not all(isinstance(one, kind) and not isinstance(one, bool) for one in row):
+        raise OptionError(f"{name} is a list of {WORDS[kind]}s; got {value!r}")
+    if len(set(row)) < len(row):
+        raise OptionError(f"{name} holds a value twice: {list(row)}")
+    return row
+
+
+def _window(value: Any) -> tuple[float, float]:
+    if not isinstance(value, list | tuple) or len(value) != 2 or not all(map(_is_number, value)):
+        raise OptionError(f"window is [low, high]; got {value!r}")
+    return float(value[0]), float(value[1])
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _one(name: str, value: Any) -> Any:
+    """A single value, of the kind of the setting's default."""
+    kind = str if name == "setting" else type(getattr(DEFAULTS, name))
+    if type(value) is not kind:
+        raise OptionError(f"{name} is a {WORDS[kind]}; got {value!r}")
+    return value
+
+
+LISTS: Mapping[str, type] = {"novel": str, "folds": int, "seeds": int}
+WORDS: Mapping[type, str] = {str: "name", int: "number", bool: "truth value, true or false"}
+DEFAULTS = Protocols()

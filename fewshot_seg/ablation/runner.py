@@ -2,10 +2,11 @@
 
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from filelock import Timeout
 from rich.console import Console
@@ -18,13 +19,13 @@ from fewshot_seg.ablation.work import do_cell
 from fewshot_seg.errors import OptionError, check_choice
 
 ENGINES = ("local", "ray")
-BUSY = "busy"
-"""State of a cell that another process works on."""
+START, BUSY = "start", "busy"
+"""Of a cell that is begun, and of one that another process works on."""
 LOOK_EVERY = 2.0
 """Seconds between looks at cells that others work on."""
 
 OnCell = Callable[[Cell, str], None]
-"""Called with a cell and its new state: "start", "done" or "failed"."""
+"""Called with a cell and its new state: START, DONE or FAILED."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,17 @@ class Outcome:
         return not self.failures and not self.stopped
 
 
+@runtime_checkable
 class Engine(Protocol):
-    """Works through cells; yields each with its state when it is through with it."""
+    """Works through cells."""
 
-    def work(self, cells: Iterable[Cell], on_cell: OnCell) -> Iterable[tuple[Cell, str]]: ...
+    def work(self, cells: Iterable[Cell]) -> Iterator[tuple[Cell, str]]:
+        """Yields each cell with START when it is begun, and its state when it is through."""
+        ...
+
+    def stop(self) -> None:
+        """Begin no further cell; those that are begun come to their end."""
+        ...
 
 
 def run(
@@ -53,6 +61,7 @@ def run(
     data: Mapping[str, str] | None = None,
     engine: str = "local",
     gpus_per_run: float = 0.0,
+    cpus_per_run: int = 1,
     max_failures: int | None = None,
     device: str | None = None,
     console: Console | None = None,
@@ -62,7 +71,7 @@ def run(
 
     data: see `make_plan`.
     engine: "local" works in this process; "ray" on a Ray cluster (extra `cluster`), where each
-        cell has `gpus_per_run` of a GPU.
+        cell has `gpus_per_run` of a GPU and `cpus_per_run` cores.
     max_failures: stop starting cells after so many have failed; None never stops.
     device: "cpu" or "cuda"; a GPU where there is one unless given.
     console: where trainings show their progress.   on_cell: told of each cell.
@@ -79,13 +88,17 @@ def run(
     folder = StudyFolder(out)
     folder.claim(plan.to_dict(), plan.grid.text)
     workers: Engine
-    if engine == "ray":
-        from fewshot_seg.ablation.ray_engine import RayEngine
+    with ExitStack() as held:
+        if engine == "ray":
+            from fewshot_seg.ablation.ray_engine import Needs, ray_engine
 
-        workers = RayEngine(plan.sources, folder, device=device, gpus_per_run=gpus_per_run)
-    else:
-        workers = Local(plan.sources, folder, device=device, console=console)
-    return _through(plan, folder, workers, max_failures, on_cell or (lambda cell, state: None))
+            needs = Needs(gpus=gpus_per_run, cpus=cpus_per_run)
+            workers = held.enter_context(
+                ray_engine(plan.sources, folder, device=device, needs=needs)
+            )
+        else:
+            workers = Local(plan.sources, folder, device=device, console=console)
+        return _through(plan, folder, workers, max_failures, on_cell or (lambda cell, state: None))
 
 
 def _through(
@@ -98,13 +111,19 @@ def _through(
         ]
         if not waiting:
             return _outcome(plan, folder, stopped=False)
-        moved = False
-        for cell, state in engine.work(waiting, on_cell):
-            moved = moved or state != BUSY
+        moved = stopped = False
+        for cell, state in engine.work(waiting):
+            if state == BUSY:
+                continue
+            moved = True
             if state == FAILED:
                 failed.add(cell.id)
                 if max_failures is not None and len(failed) >= max_failures:
-                    return _outcome(plan, folder, stopped=True)
+                    stopped = True
+                    engine.stop()
+            on_cell(cell, state)
+        if stopped:
+            return _outcome(plan, folder, stopped=True)
         if not moved:
             time.sleep(LOOK_EVERY)
 
@@ -133,46 +152,49 @@ class Local:
         self.sources, self.folder = sources, folder
         self.device, self.console = device, console
 
-    def work(self, cells: Iterable[Cell], on_cell: OnCell) -> Iterable[tuple[Cell, str]]:
+    def work(self, cells: Iterable[Cell]) -> Iterator[tuple[Cell, str]]:
+        self.stopped = False
         for cell in cells:
-            state = attempt(
-                cell, self.sources[cell.data], self.folder,
-                device=self.device, console=self.console, on_cell=on_cell,
-            )  # fmt: skip
-            yield cell, state
+            if self.stopped:
+                return
+            source = self.sources[cell.data]
+            for state in attempt(
+                cell, source, self.folder, device=self.device, console=self.console
+            ):
+                yield cell, state
+
+    def stop(self) -> None:
+        self.stopped = True
 
 
 def attempt(
-    cell: Cell,
-    source: Source,
-    folder: StudyFolder,
-    *,
-    device: str | None,
-    console: Console | None,
-    on_cell: OnCell,
-) -> str:
-    """Do a cell unless somebody is at it or has done it; its state afterwards.
+    cell: Cell, source: Source, folder: StudyFolder, *, device: str | None, console: Console | None
+) -> Iterator[str]:
+    """Do a cell unless somebody is at it or has done it; yields START if so, and its state then.
 
     Whatever goes wrong in it is written down, and is no reason for others not to be done.
     """
-    lock = folder.lock(folder.cell(cell.id))
     try:
-        lock.acquire(timeout=0)
+        held = folder.lock(folder.cell(cell.id)).acquire(timeout=0)
     except Timeout:
-        return BUSY
-    with lock:
+        yield BUSY
+        return
+    with held:
         state = folder.state(cell.id)
-        if state == DONE:  # by another process, since the plan was looked at
-            return DONE
-        if state == DAMAGED:
-            folder.clear(cell.id)
-        on_cell(cell, "start")
-        try:
-            do_cell(cell, source, folder, device=device, console=console)
-        except Exception as error:
-            told = f"{type(error).__name__}: {error}"
-            folder.fail(cell.id, told, traceback.format_exc())
-            on_cell(cell, FAILED)
-            return FAILED
-        on_cell(cell, DONE)
-        return DONE
+        if state != DONE:  # else by another process, since the plan was looked at
+            if state == DAMAGED:
+                folder.clear(cell.id)
+            yield START
+            state = _done(cell, source, folder, device, console)
+    yield state
+
+
+def _done(
+    cell: Cell, source: Source, folder: StudyFolder, device: str | None, console: Console | None
+) -> str:
+    try:
+        do_cell(cell, source, folder, device=device, console=console)
+    except Exception as error:
+        folder.fail(cell.id, f"{type(error).__name__}: {error}", traceback.format_exc())
+        return FAILED
+    return DONE

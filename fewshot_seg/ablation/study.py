@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import reduce
@@ -13,6 +14,7 @@ from fewshot_seg.ablation.folder import DAMAGED, DONE, FAILED, StudyFolder, read
 from fewshot_seg.errors import DataError, OptionError
 from fewshot_seg.evaluation.protocol import Protocol
 from fewshot_seg.evaluation.results import Results
+from fewshot_seg.evaluation.scores import ScanScore
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,6 +63,18 @@ def read_study(folder: Path | str) -> Study:
     pd = _pandas()
     place = StudyFolder(folder)
     plan = place.read_plan()
+    try:
+        return _read(place, plan, pd)
+    except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, DataError | OptionError):
+            raise
+        raise DataError(
+            f"{place.plan} has been changed or was written by another version ({error!r}); start "
+            "`fewshot-seg ablate` again with the same grid to have it written anew"
+        ) from error
+
+
+def _read(place: StudyFolder, plan: Mapping[str, Any], pd: Any) -> Study:
     axes = tuple(plan["axes"])
     scores: list[dict[str, Any]] = []
     cells: list[dict[str, Any]] = []
@@ -76,7 +90,7 @@ def read_study(folder: Path | str) -> Study:
         cells.append(row)
     heads = told(axes)
     return Study(
-        folder=Path(folder),
+        folder=place.root,
         name=plan["name"],
         title=plan["title"],
         axes=axes,
@@ -105,7 +119,7 @@ def _cell_row(place: StudyFolder, cell: Mapping[str, Any]) -> dict[str, Any]:
         "method": cell["method"],
         **cell["labels"],
         "variant": cell["variant"],
-        "dataset": cell["data"],
+        "dataset": cell["dataset"],
         "data_version": cell["data_version"],
         "fold": cell["fold"],
         "seed": cell["seed"],
@@ -150,7 +164,7 @@ def _results(place: StudyFolder, row: dict[str, Any]) -> Results | None:
 
 def _origin(results: Results, protocol: str) -> dict[str, Any]:
     found = {name: results.provenance.get(name, "") for name in ("device", "date", "commit")}
-    return {"protocol": protocol, "dataset": results.protocol.dataset, **found}
+    return {"protocol": protocol, **found}
 
 
 def _score_rows(
@@ -163,10 +177,16 @@ def _score_rows(
             **cell["labels"],
             **same,
             "status": status,
-            **{name: getattr(score, name) for name in SCORE_COLUMNS if hasattr(score, name)},
+            **{name: _value(score, name) for name in SCORE_COLUMNS if hasattr(score, name)},
         }
         for score in results.rows
     ]
+
+
+def _value(score: ScanScore, name: str) -> Any:
+    """A field of a score; numbers that were not measured are NaN."""
+    value = getattr(score, name)
+    return math.nan if value is None else value
 
 
 def _pandas() -> Any:

@@ -1,15 +1,15 @@
 """One cell from beginning to end: train, or go on training, then test."""
 
 import time
-from collections.abc import Mapping
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
+import torch
 from rich.console import Console
 from torch import nn
 
+from fewshot_seg.ablation.artefacts import PredictionWriter, features_of_run, write_features
 from fewshot_seg.ablation.cell import Cell
+from fewshot_seg.ablation.cost import cost_at_test
 from fewshot_seg.ablation.folder import StudyFolder, read_json, write_json
 from fewshot_seg.ablation.plan import Source
 from fewshot_seg.checkpoint import load_method
@@ -23,9 +23,11 @@ from fewshot_seg.experiment import (
     resolve_recipe,
     train_fold,
 )
-from fewshot_seg.profiling import Load, profile
+from fewshot_seg.training import TrainConfig
+from fewshot_seg.training.hardware import choose_accelerator
 
-COST = "cost.json"
+RUN, COST = "run", "cost.json"
+UNTRAINED = {"steps": 0, "train_seconds": 0.0, "train_cpu_seconds": 0.0}
 
 
 def do_cell(
@@ -37,43 +39,53 @@ def do_cell(
     console: where training shows its progress; None for nowhere.
     Raises whatever went wrong.
     """
+    place = torch.device(choose_accelerator("auto") if device is None else device)
     size = cell.protocol.size
     method = fresh_method(cell.recipe, size=(size, size), seed=cell.seed)
-    learns = any(parameter.requires_grad for parameter in method.parameters())
-    if learns:
-        cost = train_cell(cell, source, folder, device=device, console=console)
+    if any(parameter.requires_grad for parameter in method.parameters()):
         del method
+        cost = train_cell(cell, source, folder, device=place, console=console)
         begin = time.monotonic()
-        results = _tested(cell, source, folder, device)
+        results = _tested(cell, source, folder, place)
     else:
-        cost = {"steps": 0, "train_seconds": 0.0, "train_cpu_seconds": 0.0, **_bare(method, size)}
+        cost = {
+            "steps": 0,
+            "train_seconds": 0.0,
+            "train_cpu_seconds": 0.0,
+            **_size(method, cell, place),
+        }
         begin = time.monotonic()
-        results = _untrained(cell, source, device)
+        results = _untrained(cell, source, folder, place)
     cost = {**cost, "test_seconds": time.monotonic() - begin}
-    folder.finish(cell.id, _bytes(results), cost)
+    folder.finish(cell.id, results.to_bytes(), cost)
 
 
 def train_cell(
-    cell: Cell, source: Source, folder: StudyFolder, *, device: str | None, console: Console | None
+    cell: Cell,
+    source: Source,
+    folder: StudyFolder,
+    *,
+    device: torch.device,
+    console: Console | None,
 ) -> dict[str, Any]:
     """Train the cell, unless another cell has already; what training costs."""
     place = folder.training(cell.training)
     with folder.lock(place):
-        if (place / COST).exists() and (place / "run" / FINAL).exists():
+        if (place / COST).exists() and (place / RUN / FINAL).exists():
             return read_json(place / COST)
-        fresh = not (place / "run" / "run.toml").exists()
+        fresh = not (place / RUN / "run.toml").exists()
         wall, cpu = time.monotonic(), time.process_time()
         protocol = cell.protocol
         train_fold(
             source.dataset,
             cell.recipe,
             novel=cell.novel,
-            out=place / "run",
+            out=place / RUN,
             fold=cell.fold,
             setting=protocol.setting,
             size=protocol.size,
             seed=cell.seed,
-            training={} if device is None else {"accelerator": device.split(":")[0]},
+            training={"accelerator": device.type},
             augmentation=augmentation_named(protocol.augmentation),
             n_folds=protocol.n_folds,
             n_support=protocol.n_support,
@@ -82,31 +94,50 @@ def train_cell(
             progress=console is not None,
             console=console,
         )
-        cost: dict[str, Any] = {"steps": cell.recipe.training.get("steps")}
+        cost: dict[str, Any] = {"steps": TrainConfig.from_dict(cell.recipe.training).steps}
         if fresh:  # of a training that was taken up again only the last part is known
             cost["train_seconds"] = time.monotonic() - wall
             cost["train_cpu_seconds"] = time.process_time() - cpu
-        cost |= _bare(load_method(place / "run" / FINAL), protocol.size)
+        if device.type == "cuda":
+            cost["peak_mib"] = torch.cuda.max_memory_allocated(device) / 2**20
+        cost |= _size(load_method(place / RUN / FINAL), cell, device)
         write_json(place / COST, cost)
         return cost
 
 
-def _tested(cell: Cell, source: Source, folder: StudyFolder, device: str | None) -> Results:
+def _tested(cell: Cell, source: Source, folder: StudyFolder, device: torch.device) -> Results:
     protocol = cell.protocol
-    return evaluate_runs(
-        folder.training(cell.training) / "run",
+    run = folder.training(cell.training) / RUN
+    writer = _writer(cell, folder)
+    results = evaluate_runs(
+        run,
         source.dataset,
         matching=protocol.matching,
         surface=protocol.surface,
         unlabelled=protocol.unlabelled,
         device=device,
         changes=cell.test,
+        on_prediction=writer,
     )
+    if writer is not None:
+        writer.write()
+    if protocol.features:
+        sample = features_of_run(
+            run,
+            source.dataset,
+            matching=protocol.matching,
+            changes=cell.test,
+            unlabelled=protocol.unlabelled,
+            device=device,
+        )
+        write_features(folder.features(cell.id), sample)
+    return results
 
 
-def _untrained(cell: Cell, source: Source, device: str | None) -> Results:
+def _untrained(cell: Cell, source: Source, folder: StudyFolder, device: torch.device) -> Results:
     protocol = cell.protocol
-    return evaluate_unlearned(
+    writer = _writer(cell, folder)
+    results = evaluate_unlearned(
         resolve_recipe(cell.recipe, cell.test),
         source.dataset,
         matching=protocol.matching,
@@ -122,29 +153,21 @@ def _untrained(cell: Cell, source: Source, device: str | None) -> Results:
         surface=protocol.surface,
         unlabelled=protocol.unlabelled,
         device=device,
+        on_prediction=writer,
+    )
+    if writer is not None:
+        writer.write()
+    return results
+
+
+def _writer(cell: Cell, folder: StudyFolder) -> PredictionWriter | None:
+    """What keeps the masks for the report, if they are wanted."""
+    if not cell.protocol.predictions:
+        return None
+    return PredictionWriter(
+        folder.predictions(cell.id), scans=folder.scans, data_version=cell.data_version
     )
 
 
-def _bare(method: nn.Module, size: int) -> dict[str, Any]:
-    """Size and cost at test of a method: parameters, and what one slice takes."""
-    found = profile(method, Load(size=size), precision="32", rounds=1)
-    slices = found.load.slices
-    return {
-        "parameters": found.parameters,
-        "gflops": found.whole.segment_flops / slices / 1e9,
-        "slice_ms": 1000 * found.whole.segment / slices,
-        "peak_mib": found.memory.train / 2**20 or None,
-    }
-
-
-def _bytes(results: Results) -> bytes:
-    with TemporaryDirectory() as place:
-        path = Path(place) / "results.json"
-        results.to_json(path)
-        return path.read_bytes()
-
-
-def cost_of(folder: StudyFolder, cell_id: str) -> Mapping[str, Any]:
-    """What a finished cell cost; empty for others."""
-    path = folder.cost(cell_id)
-    return read_json(path) if path.exists() else {}
+def _size(method: nn.Module, cell: Cell, device: torch.device) -> dict[str, Any]:
+    return cost_at_test(method, size=cell.protocol.size, device=device)

@@ -62,18 +62,20 @@ def list_names(
         ),
     ] = None,
     check: Annotated[
-        bool, typer.Option("--check", help="Also import each one, to see whether that works.")
+        bool,
+        typer.Option("--check", help="Also import each one, within two minutes, to see it work."),
     ] = False,
 ) -> None:
     """What is installed, and who provides it.
 
     [bold]Example[/]  fewshot-seg list decoders
     """
-    from fewshot_seg.cli.listing import kinds_of, table_of
+    from fewshot_seg.cli.listing import kinds_of, table_of, tried
 
-    unusable = 0
-    for one in kinds_of(kind):
-        table, broken = table_of(one, load=check)
+    kinds, unusable = kinds_of(kind), 0
+    unloadable = tried(kinds) if check else {}
+    for one in kinds:
+        table, broken = table_of(one, unloadable)
         out().print(table)
         unusable += broken
     if unusable:

@@ -53,10 +53,11 @@ def guarded(resume: str) -> Callable[[Callable[P, None]], Callable[P, None]]:
         def run(*args: P.args, **kwargs: P.kwargs) -> None:
             try:
                 command(*args, **kwargs)
-            except FewshotSegError as error:
+            # What the system refuses (a full disk, no memory) is no fault of the program either.
+            except (FewshotSegError, OSError, MemoryError) as error:
                 if debug.get():
                     raise
-                _say(f"error: {error}", "bold red")
+                _say(f"error: {error or 'there is not enough memory'}", "bold red")
                 raise typer.Exit(BAD_REQUEST) from error
             except KeyboardInterrupt as error:
                 _say(f"interrupted: {resume}", "yellow")

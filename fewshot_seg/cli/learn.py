@@ -182,6 +182,12 @@ def evaluate(
             "of the query scan."
         ),
     ] = "train",
+    precision: Annotated[
+        str,
+        typer.Option(
+            help="32, bf16 (faster where the hardware computes in it), or auto for bf16 there."
+        ),
+    ] = "32",
     size: Size = 256,
     n_folds: Annotated[int, typer.Option(help="Folds the scans are cut in.", min=1)] = 5,
     n_support: Annotated[int, typer.Option(help="Labelled scans of a fold (shots).", min=1)] = 1,
@@ -220,6 +226,7 @@ def evaluate(
                 novel=novel,
                 surface=surface,
                 unlabelled=unlabelled,
+                precision=precision,
                 on_progress=show,
             )
         else:
@@ -231,6 +238,7 @@ def evaluate(
                 novel=novel,
                 surface=surface,
                 unlabelled=unlabelled,
+                precision=precision,
                 size=size,
                 n_folds=n_folds,
                 n_support=n_support,

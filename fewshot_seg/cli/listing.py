@@ -1,10 +1,13 @@
 """What is installed, without importing any of it."""
 
+from collections.abc import Mapping, Sequence
+
 from rich.table import Table
 from rich.text import Text
 
 from fewshot_seg.about import about, module_spec
-from fewshot_seg.errors import PluginError, UnknownNameError, did_you_mean
+from fewshot_seg.cli.trial import Name, troubles
+from fewshot_seg.errors import UnknownNameError, did_you_mean
 from fewshot_seg.registry import KINDS, Provider, Registry
 
 
@@ -20,18 +23,30 @@ def kinds_of(word: str | None) -> list[str]:
     return [kind]
 
 
-def table_of(kind: str, *, load: bool) -> tuple[Table, int]:
+def tried(kinds: Sequence[str]) -> dict[Name, str]:
+    """What keeps the names of these kinds from being loaded, each tried in another process; names
+    that are in trouble without loading have no entry."""
+    return troubles(
+        [
+            (kind, name)
+            for kind in kinds
+            for name, claims in Registry(kind).providers().items()
+            if _trouble(claims) is None
+        ]
+    )
+
+
+def table_of(kind: str, unloadable: Mapping[Name, str]) -> tuple[Table, int]:
     """A row for each name of a kind, and how many of them cannot be used.
 
-    load: import each one to see whether that works.
+    unloadable: what `tried` found.
     """
-    registry = Registry(kind)
     table = Table(title=KINDS[kind], title_justify="left", title_style="bold")
     for heading in ("name", "provided by", "", "what it is"):
         table.add_column(heading)
     unusable = 0
-    for name, claims in registry.providers().items():
-        trouble = _trouble(registry, name, claims, load)
+    for name, claims in Registry(kind).providers().items():
+        trouble = _trouble(claims) or unloadable.get((kind, name))
         unusable += trouble is not None
         table.add_row(
             Text(name),
@@ -53,14 +68,10 @@ def _what(claims: tuple[Provider, ...], *, stands_in: bool) -> Text:
     return Text(summary) + Text(" RECONSTRUCTED" if reconstructed else "", style="yellow")
 
 
-def _trouble(registry: Registry, name: str, claims: tuple[Provider, ...], load: bool) -> str | None:
+def _trouble(claims: tuple[Provider, ...]) -> str | None:
+    """What shows without loading."""
     if len(claims) > 1:
         return "claimed twice; uninstall one"
-    if module_spec(claims[0].entry.module) is None:
+    if module_spec(claims[0].module) is None:
         return "broken: its module is not there"
-    if load:
-        try:
-            registry.factory(name)
-        except PluginError as error:
-            return f"broken: {error}"
     return None

@@ -14,6 +14,7 @@ import numpy as np
 import SimpleITK as sitk
 from jaxtyping import Float
 
+from fewshot_seg.data.dicommeta import MAGIC, PREAMBLE, check_meta
 from fewshot_seg.data.grid import MAX_COSINE, check_shape
 from fewshot_seg.errors import DataError
 
@@ -50,7 +51,7 @@ def is_dicom(path: Path) -> bool:
     if path.name.lower().endswith(SUFFIXES):
         return True
     with path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
+        return file.read(PREAMBLE + len(MAGIC))[PREAMBLE:] == MAGIC
 
 
 def read_series(folder: Path) -> sitk.Image:
@@ -83,11 +84,17 @@ def read_stack(folder: Path, files: Sequence[Path]) -> sitk.Image:
 
 
 def _only_series(folder: Path) -> list[Path]:
-    with _quiet():
-        series = {
-            uid: sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid)
-            for uid in sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
-        }
+    for path in folder.iterdir():
+        if path.is_file():  # GDCM looks into every file
+            check_meta(path)
+    try:
+        with _quiet():
+            series = {
+                uid: sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid)
+                for uid in sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
+            }
+    except RuntimeError as error:
+        raise DataError(_unreadable(folder, error)) from error
     listed = {Path(name).name for names in series.values() for name in names}
     lost = [path for path in sorted(folder.iterdir()) if path.name not in listed and is_dicom(path)]
     if lost:
@@ -108,7 +115,9 @@ def _only_series(folder: Path) -> list[Path]:
 
 
 def _header(file: Path) -> _Slice:
+    check_meta(file)
     reader = sitk.ImageFileReader()
+    reader.SetImageIO("GDCMImageIO")
     reader.SetFileName(str(file))
     try:
         reader.ReadImageInformation()

@@ -7,14 +7,20 @@ import SimpleITK as sitk
 
 from fewshot_seg.data.dicom import read_series
 from fewshot_seg.data.grid import Affine, check_shape
+from fewshot_seg.data.itkheader import check_header
 from fewshot_seg.errors import DataError
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
+READERS = {"mha": "MetaImageIO", "mhd": "MetaImageIO", "nrrd": "NrrdImageIO", "nhdr": "NrrdImageIO"}
+"""By a file's ending; asked to choose, ITK would try readers of thirty other formats too."""
+
 
 def open_itk(path: Path) -> tuple[np.ndarray, Affine]:
     """Voxels in stored order (x, y, z) and the RAS+ affine. Raises DataError."""
+    check_header(path)
     reader = sitk.ImageFileReader()
+    reader.SetImageIO(READERS[path.suffix[1:].lower()])
     reader.SetFileName(str(path))
     try:
         reader.ReadImageInformation()

@@ -7,7 +7,7 @@ from typing import TypeVar
 from safetensors import SafetensorError
 
 from fewshot_seg.data.pseudo_cache import complain
-from fewshot_seg.errors import DataError
+from fewshot_seg.errors import CheckpointError, DataError
 
 Work = TypeVar("Work")
 
@@ -36,6 +36,6 @@ def kept(
     made = make()
     try:
         return write(path, made)
-    except (OSError, SafetensorError, DataError) as error:
+    except (OSError, SafetensorError, CheckpointError, DataError) as error:
         complain(root, error)
         return made

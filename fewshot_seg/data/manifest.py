@@ -1,6 +1,5 @@
 """`dataset.json`: what a folder says about itself, as the Decathlon or nnU-Net v2 write it."""
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fewshot_seg.errors import DataError
+from fewshot_seg.parsing import parse_json
 
 FILE_NAME = "dataset.json"
 MODALITIES = {"ct": r"\bCT\b", "mr": r"\b(MRI?|T1\w*|T2\w*|FLAIR|bSSFP|SSFP)\b"}
@@ -54,7 +54,7 @@ def read_manifest(root: Path) -> Manifest:
 
 def _parse(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:  # ValueError: broken JSON and broken UTF-8 alike
         raise DataError(f"{path} cannot be read: {error}; repair or remove it") from error
     if not isinstance(content, dict):

@@ -16,8 +16,9 @@ from nibabel.spatialimages import HeaderDataError
 from fewshot_seg.data.grid import Affine, check_shape, check_spacing
 from fewshot_seg.errors import DataError
 
-UNITS = {"mm": 1.0, "unknown": 1.0, "meter": 1000.0, "micron": 0.001}
-"""Millimetres in the header's spatial unit; files that name none mean millimetres."""
+UNITS = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
+"""Millimetres in the header's spatial unit, by its code; files that name none, 0, mean
+millimetres. The unit of time, in the upper bits, is of no use here."""
 
 GZIP_RATIO = 1032
 """No gzip stream holds more bytes per byte of file than this."""
@@ -34,8 +35,14 @@ class NiftiFile:
 
     @property
     def millimetres(self) -> float:
-        """How many millimetres its spatial unit has."""
-        return UNITS[self.image.header.get_xyzt_units()[0]]
+        """How many millimetres its spatial unit has. Raises DataError for an unknown one."""
+        code = int(self.image.header["xyzt_units"]) % 8
+        if code not in UNITS:
+            raise DataError(
+                f"{self.path} names the unit of length {code}, which NIfTI does not have; repair "
+                "its header (xyzt_units is 2 for millimetres)"
+            )
+        return UNITS[code]
 
     @property
     def affine(self) -> Affine:
@@ -65,16 +72,19 @@ def open_nifti(path: Path) -> NiftiFile:
         if not isinstance(header, nib.Nifti1Image):
             raise DataError(f"{path} is a {type(header).__name__}, not a volume of voxels")
         check_shape(path, header.shape)
-        content = _read(path, _claimed_bytes(header))
+        content = _read(path, _claimed_bytes(path, header))
         _check_spacing(path, type(header).header_class, content)
         return NiftiFile(path, type(header).from_bytes(content))
+    except DataError:
+        raise
     except ImageFileError as error:
         raise DataError(f"{path} is not a NIfTI file; look at how it was made") from error
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(
             f"{path} is truncated or corrupt ({error}); copy or download it again"
         ) from error
-    except (OSError, HeaderDataError) as error:
+    # nibabel computes with what a header says before it checks it.
+    except (OSError, HeaderDataError, ValueError, OverflowError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
 
 
@@ -98,10 +108,15 @@ def _check_spacing(path: Path, kind: Any, content: bytes) -> None:
         check_spacing(path, spacing)
 
 
-def _claimed_bytes(header: Any) -> int:
+def _claimed_bytes(path: Path, image: Any) -> int:
     """Where the voxels end, counted in uncompressed bytes."""
-    voxels = prod(header.shape) * header.get_data_dtype().itemsize
-    return int(header.dataobj.offset) + voxels
+    start, header = int(image.dataobj.offset), image.header.sizeof_hdr
+    if start < header:
+        raise DataError(
+            f"{path} says that its voxels begin at byte {start}, but its header has {header} "
+            "bytes; repair it (vox_offset), or export the scan again"
+        )
+    return start + prod(image.shape) * image.get_data_dtype().itemsize
 
 
 def _read(path: Path, claimed: int) -> bytes:

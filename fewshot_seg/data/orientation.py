@@ -1,60 +1,75 @@
 """Which way a scan's axes run in the patient, and how to present it the way another one runs.
 
-An axis code is the side an axis runs towards: L or R, P or A, I or S. Oblique axes count as the
-closest one. Only whole axes are swapped and flipped; no voxel is resampled.
+An axis code is the side an axis runs towards: L or R, P or A, I or S. Only whole axes are swapped and
+flipped; no voxel is resampled. Of all turns that mirror nothing, the one is taken that leaves the
+smallest rotation between the two, so oblique scans are presented as much alike as can be, and the
+choice depends on where the voxels lie in the patient, never on the order in which a file stores them.
 """
 
 from dataclasses import replace
 from itertools import permutations, product
 
-import nibabel as nib
 import numpy as np
 from jaxtyping import Float, Integer
-from nibabel.orientations import (
-    apply_orientation,
-    axcodes2ornt,
-    inv_ornt_aff,
-    io_orientation,
-    ornt_transform,
-)
+from nibabel.orientations import apply_orientation, inv_ornt_aff
+from scipy.spatial.transform import Rotation
 
 from fewshot_seg.data.scan import Geometry, Scan
 from fewshot_seg.errors import DataError, OptionError
 
 AxisCodes = tuple[str, str, str]
-AXIS_OF = {"L": 0, "R": 0, "P": 1, "A": 1, "I": 2, "S": 2}
+SIDES = ("LR", "PA", "IS")
+"""Of the patient's axes, from the lower to the higher coordinate."""
 
 Turn = Float[np.ndarray, "3 2"]
 """For each old axis, which new one it becomes and whether it is flipped (-1) or not (1)."""
+Directions = Float[np.ndarray, "3 3"]
+"""Unit vectors in the patient, one a column, along stored axes."""
+
+TURNS = tuple(
+    np.diag(flips)[:, list(order)]
+    for order in permutations(range(3))
+    for flips in product((1.0, -1.0), repeat=3)
+)
+"""All 48, as matrices "old new" of 1, -1 and 0."""
+
+NUDGE = Rotation.from_rotvec(1e-4 * np.array([0.2, 0.5, 0.8])).as_matrix()
+"""Turns the patient by a hundredth of a degree: an axis exactly between two others, or at a right
+angle to one, then belongs to one of them, and to the same whichever way the file stores it."""
 
 
 def axis_codes(geometry: Geometry) -> AxisCodes:
-    """Where the stored axes run to, for example ('L', 'A', 'S')."""
-    first, second, third = nib.aff2axcodes(geometry.affine)
+    """Where the stored axes run to, for example ('L', 'A', 'S'); oblique ones to the closest."""
+    turn = _closest(geometry, np.eye(3))
+    first, second, third = (SIDES[int(new)][int(flip > 0)] for new, flip in turn)
     return first, second, third
 
 
 def same_slicing(first: Geometry, second: Geometry) -> bool:
-    """Whether both are cut along the same (closest) anatomical axis, whichever way it runs."""
-    return _plane(first) == _plane(second)
+    """Whether the slice axis of the one is the closest in the other to its own slice axis,
+    whichever way it runs."""
+    return int(_closest(first, _directions(second))[first.slice_axis, 0]) == second.slice_axis
 
 
 def reorient(scan: Scan, to: Geometry | AxisCodes | str, *, keep_slices: bool = False) -> Scan:
-    """The scan with its stored axes in the order and direction of `to`.
+    """The scan with its stored axes in the order and, as near as whole turns come, the direction
+    of `to`.
 
     to: another scan's geometry, whose slice axis is then taken over too; or axis codes, as
         "LAS" or ('L', 'A', 'S'), along which the scan's own slice axis is followed.
     keep_slices: turn and flip slices but cut no new ones, even where the slice axes differ. Right
-        for oblique stacks (cardiac short axis), whose closest anatomical axis varies by patient.
+        for thick slices, which cut across would be stripes.
     Every voxel keeps its place in the patient. Raises DataError when the scan has no geometry and
     OptionError for codes that are none.
     """
     geometry = _known(scan)
-    if isinstance(to, Geometry) and keep_slices:
-        turn = _turn_within_slices(geometry, to)
+    if isinstance(to, Geometry):
+        slice_axis = to.slice_axis
+        turn = _closest(geometry, _directions(to), slice_axis if keep_slices else None)
     else:
-        turn = ornt_transform(io_orientation(geometry.affine), _orientation(to))
-    turned = _turn(geometry, turn, to.slice_axis if isinstance(to, Geometry) else None)
+        slice_axis = None
+        turn = _closest(geometry, _axes(to))
+    turned = _turn(geometry, turn, slice_axis)
     channels = [
         _turn_slices(scan.image[:, channel], geometry, turned, turn)
         for channel in range(scan.image.shape[1])
@@ -104,18 +119,34 @@ def _known(scan: Scan) -> Geometry:
     return scan.geometry
 
 
-def _plane(geometry: Geometry) -> int:
-    return int(io_orientation(geometry.affine)[geometry.slice_axis, 0])
-
-
-def _orientation(to: Geometry | AxisCodes | str) -> Turn:
-    if isinstance(to, Geometry):
-        return io_orientation(to.affine)
-    if sorted(AXIS_OF.get(code, -1) for code in to) != [0, 1, 2]:
+def _axes(codes: AxisCodes | str) -> Directions:
+    """The directions that axis codes stand for. Raises OptionError for codes that are none."""
+    known = {side: row for row, pair in enumerate(SIDES) for side in pair}
+    rows = [known.get(code, -1) for code in codes]
+    if sorted(rows) != [0, 1, 2]:
         raise OptionError(
-            f"'{''.join(to)}' is no orientation; it takes one of L R, one of P A, one of I S: LAS"
+            f"'{''.join(codes)}' is no orientation; it takes one of L R, one of P A, one of I S: "
+            "LAS"
         )
-    return axcodes2ornt(tuple(to))
+    return np.eye(3)[:, rows] * [1.0 if code in "RAS" else -1.0 for code in codes]
+
+
+def _closest(geometry: Geometry, axes: Directions, slice_axis: int | None = None) -> Turn:
+    """The turn that leaves the smallest rotation between the stored axes and `axes`.
+
+    slice_axis: only turns that make this the slice axis, without cutting anew.
+    """
+    cosines = (NUDGE @ _directions(geometry)).T @ axes  # "old new"
+    mirrored = np.linalg.det(cosines)
+    turns = [
+        turn
+        for turn in TURNS
+        if np.linalg.det(turn) * mirrored > 0
+        and (slice_axis is None or turn[geometry.slice_axis, slice_axis])
+    ]
+    # the trace of what is left over is 1 + 2 cos(angle)
+    best = max(turns, key=lambda turn: float((turn * cosines).sum()))
+    return np.stack([np.abs(best).argmax(1), best.sum(1)], axis=1)
 
 
 def _turn(geometry: Geometry, turn: Turn, slice_axis: int | None) -> Geometry:
@@ -133,21 +164,5 @@ def _turn_slices(slices: np.ndarray, before: Geometry, after: Geometry, turn: Tu
     return np.ascontiguousarray(after.to_slices(apply_orientation(before.to_stored(slices), turn)))
 
 
-def _turn_within_slices(geometry: Geometry, to: Geometry) -> Turn:
-    """The turn of all 16 that keep the slices which leaves the axes closest to those of `to`."""
-    cosines = _directions(geometry).T @ _directions(to)  # old axis x new axis
-
-    def closeness(turn: Turn) -> float:
-        return float(sum(flip * cosines[old, int(new)] for old, (new, flip) in enumerate(turn)))
-
-    turns = [
-        np.stack([order, flips], axis=1).astype(np.float64)
-        for order in permutations(range(3))
-        if order[geometry.slice_axis] == to.slice_axis
-        for flips in product((1, -1), repeat=3)
-    ]
-    return max(turns, key=closeness)
-
-
-def _directions(geometry: Geometry) -> Float[np.ndarray, "3 3"]:
+def _directions(geometry: Geometry) -> Directions:
     return geometry.affine[:3, :3] / np.linalg.norm(geometry.affine[:3, :3], axis=0)

@@ -23,6 +23,9 @@ IDS = ("L", "P", "1", "I", "I;16", "I;16B")
 
 EXIF_ORIENTATION = 0x0112
 
+PIXELS_PER_BYTE = 8 * 1032
+"""No PNG holds more: 8 pixels of one bit a byte, compressed as far as deflate can."""
+
 
 def is_picture(path: Path) -> bool:
     """Whether a file's name is that of a picture."""
@@ -104,15 +107,28 @@ def _open(path: Path) -> Image.Image:
         raise DataError(f"{path} is no picture this library reads: {', '.join(PICTURE_SUFFIXES)}")
     try:
         with Image.open(path) as picture:
+            _check_size(path, picture)
             picture.load()
             frames = getattr(picture, "n_frames", 1)
             found = picture.copy()
     # Pillow reports damage as any of these, a broken PNG chunk even as SyntaxError.
+    except DataError:
+        raise
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{path} cannot be read as a picture: {error}") from error
     if frames != 1:
         raise DataError(f"{path} is an animation of {frames} pictures; save each by itself")
     return found
+
+
+def _check_size(path: Path, picture: Image.Image) -> None:
+    """Raise DataError for more pixels than the file can hold, before memory is taken for them."""
+    width, height = picture.size
+    if width * height > path.stat().st_size * PIXELS_PER_BYTE:
+        raise DataError(
+            f"{path} claims {width}x{height} pixels, more than {path.stat().st_size} bytes can "
+            "hold; it is damaged, copy or download it again"
+        )
 
 
 def _size(planes: np.ndarray) -> str:

@@ -30,6 +30,7 @@ from fewshot_seg.data.prepared import PreparedScan
 from fewshot_seg.data.pseudo_cache import cache_folder
 from fewshot_seg.data.scan import Dataset
 from fewshot_seg.errors import CheckpointError, DataError
+from fewshot_seg.parsing import parse_json
 from fewshot_seg.tensorfile import load_tensors, save_tensors
 
 VERSION = 1
@@ -83,13 +84,13 @@ def open_scan(path: Path, state: str) -> PreparedScan:
     """
     try:
         words, tensors = _mapped(path)
-    except (SafetensorError, OSError) as error:
+        if words.get("state") != state:
+            raise DataError(f"{path}: the scan's file was changed while it was used; start again")
+        return _scan(path, words, tensors)
+    except (SafetensorError, CheckpointError, OSError) as error:
         raise DataError(
             f"the prepared scan {path} cannot be opened: {error}; start again to make it anew"
         ) from error
-    if words.get("state") != state:
-        raise DataError(f"{path}: the scan's file was changed while it was used; start again")
-    return _scan(path, words, tensors)
 
 
 def _opened(path: Path, state: str) -> PreparedScan | None:
@@ -102,12 +103,12 @@ def _opened(path: Path, state: str) -> PreparedScan | None:
         if not _is_sealed(path, words):
             load_tensors(path)  # compares the checksum
             _seal(path, int(words["sealed"]))
+        return _scan(path, words, tensors)
     except FileNotFoundError:
         return None
     except (SafetensorError, CheckpointError) as error:
         log.info("%s is damaged and is made anew: %s", path, error)
         return None
-    return _scan(path, words, tensors)
 
 
 def _write(path: Path, scan: PreparedScan, state: str) -> None:
@@ -138,7 +139,15 @@ def _mapped(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
 
 
 def _scan(path: Path, words: dict[str, str], tensors: dict[str, Tensor]) -> PreparedScan:
-    about: dict[str, Any] = json.loads(words["scan"])
+    """The scan in a file. Raises CheckpointError when the file's header is damaged."""
+    try:
+        return _described(path, words, tensors)
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        raise CheckpointError(f"its header is damaged ({type(error).__name__}: {error})") from error
+
+
+def _described(path: Path, words: dict[str, str], tensors: dict[str, Tensor]) -> PreparedScan:
+    about: dict[str, Any] = parse_json(words["scan"])
     original = tensors.get("original_labels")
     height, width = about["original_size"]
     found = PreparedScan(

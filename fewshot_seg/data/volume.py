@@ -78,6 +78,8 @@ def load_volume(path: Path) -> Volume:
             f"{path} is no volume this library reads; it takes {', '.join(VOLUME_SUFFIXES)} "
             "and folders of DICOM files"
         )
+    elif not path.is_file():
+        raise DataError(f"{path} is no file but a pipe or a device; save the scan to a file")
     elif path.stat().st_size == 0:
         raise DataError(f"{path} is empty (0 bytes); copy or download it again")
     elif suffix in NIFTI_SUFFIXES:

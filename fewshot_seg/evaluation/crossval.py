@@ -11,7 +11,7 @@ from fewshot_seg.data.intensity import Intensity, fit_intensity
 from fewshot_seg.data.prepare import PreparedScan, prepare
 from fewshot_seg.data.scan import Dataset
 from fewshot_seg.data.settings import check_setting, class_ids
-from fewshot_seg.errors import OptionError
+from fewshot_seg.errors import OptionError, check_choice
 from fewshot_seg.evaluation.fold import evaluate_fold
 from fewshot_seg.evaluation.matching import get_matching
 from fewshot_seg.evaluation.modes import device_of
@@ -21,6 +21,7 @@ from fewshot_seg.evaluation.results import Results
 from fewshot_seg.evaluation.scores import FoldScores, require_rows
 from fewshot_seg.evaluation.transductive import pool_rule, usable_scans
 from fewshot_seg.interfaces import Method
+from fewshot_seg.precision import PRECISIONS, resolve_precision
 
 MakeMethod = Callable[[Fold, str], Method]
 
@@ -45,6 +46,7 @@ def cross_validate(
     device: torch.device | str | None = None,
     surface: bool = True,
     unlabelled: str = "train",
+    precision: str = "32",
     on_scores: Callable[[FoldScores], None] | None = None,
 ) -> Results:
     """Score `make_method(fold, novel class)` on every fold and class.
@@ -61,14 +63,16 @@ def cross_validate(
     channels: of those images.
     intensity: normalisation; fitted on each fold's training scans unless given.
     seed: the run seed of the method, recorded.
-    batch, device, surface: see `evaluate_scan`.
+    batch, device, surface, precision: see `evaluate_scan`.
     unlabelled: where methods that need unlabelled images get them, "train" or "query" scans.
     on_scores: called with the scores of each fold and class as soon as they are known.
 
     Raises UnknownNameError for an unknown matching, setting or class, OptionError for a fold that
-    does not exist, DataError when no scan at all could be scored, and what `make_method` raises.
+    does not exist or another precision, DataError when no scan at all could be scored, and what
+    `make_method` raises.
     """
     check_setting(setting, ())
+    check_choice("precision", precision, PRECISIONS)
     rule = get_matching(matching)
     chosen = _choose(
         make_folds(dataset.ids, n_folds=n_folds, n_support=n_shot, rule=fold_rule), folds
@@ -94,6 +98,8 @@ def cross_validate(
         for class_id in ids:
             class_name = dataset.classes[class_id]
             method = make_method(fold, class_name)
+            used = torch.device(device_of(method) if device is None else device)
+            computed_in = resolve_precision(precision, used)
             pool, words = pool_rule(method, unlabelled, partial(usable_scans, load, fold.train))
             if words != protocol.unlabelled:
                 protocol = replace(protocol, unlabelled=words)
@@ -108,9 +114,9 @@ def cross_validate(
                 device=device,
                 surface=surface,
                 unlabelled=pool,
+                precision=computed_in,
             )
-            used = device_of(method) if device is None else device
-            origin = provenance(used, method)
+            origin = provenance(used, method, computed_in)
             scores += found
             if on_scores is not None:
                 on_scores(found)

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from fewshot_seg.data.atomic import write_bytes
-from fewshot_seg.evaluation.scores import ScanScore
+from fewshot_seg.evaluation.scores import ScanScore, Unscored
+from fewshot_seg.typed import check_fields
 
 
 def plain(entry: Any) -> dict[str, Any]:
@@ -24,18 +25,30 @@ def plain(entry: Any) -> dict[str, Any]:
 def scan_score(data: Mapping[str, Any]) -> ScanScore:
     """The inverse of `plain`; older files have no "slice_dice".
 
-    Raises TypeError when fields are missing or unknown.
+    Raises TypeError when fields are missing, unknown or of another type, ValueError for a Dice
+    that is none.
     """
     values: dict[str, Any] = {**data, "notes": tuple(data["notes"])}
     for name in ("dice", "hd95", "assd", "slice_dice"):
         if data.get(name) == "nan":
             values[name] = math.nan
-    return ScanScore(**values)
+    score = ScanScore(**values)
+    check_fields(score)
+    if not (math.isnan(score.dice) or 0 <= score.dice <= 1):
+        raise ValueError(f"the Dice {score.dice} does not lie between 0 and 1")
+    return score
 
 
-def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Write plain data, whole or not at all. Raises DataError when the system refuses."""
-    write_bytes(path, (json.dumps(data, indent=1, allow_nan=False) + "\n").encode())
+def unscored(data: Mapping[str, Any]) -> Unscored:
+    """A class without a score. Raises TypeError as `scan_score`."""
+    found = Unscored(**data)
+    check_fields(found)
+    return found
+
+
+def json_bytes(data: Mapping[str, Any]) -> bytes:
+    """Plain data as a JSON file holds it."""
+    return (json.dumps(data, indent=1, allow_nan=False) + "\n").encode()
 
 
 def write_csv(path: Path, rows: Iterable[ScanScore], matching: str) -> None:

@@ -9,13 +9,15 @@ from jaxtyping import Bool
 
 from fewshot_seg.data.folds import Fold
 from fewshot_seg.data.prepare import PreparedScan
-from fewshot_seg.errors import DataError
+from fewshot_seg.errors import DataError, check_choice
 from fewshot_seg.evaluation.matching import Matching, Part, Stack
 from fewshot_seg.evaluation.metrics import count, mean_slice_dice, surface_distances
 from fewshot_seg.evaluation.predict import predict, support_mask
 from fewshot_seg.evaluation.scores import FoldScores, ScanScore, Unscored
+from fewshot_seg.evaluation.segmented import OnPrediction, Segmented
 from fewshot_seg.evaluation.transductive import PoolOf
 from fewshot_seg.interfaces import Method
+from fewshot_seg.precision import PRECISIONS
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +36,8 @@ def evaluate_scan(
     device: torch.device | str | None = None,
     surface: bool = True,
     unlabelled: PoolOf | None = None,
+    precision: str = "32",
+    on_prediction: OnPrediction | None = None,
 ) -> ScanScore:
     """Segment one class in a query scan and compare with its labels at their own resolution.
 
@@ -43,6 +47,8 @@ def evaluate_scan(
     batch: query slices in one call.   device: where to compute (None: where the method is).
     surface: also measure HD95 and ASSD, which takes seconds for a large organ.
     unlabelled: gives a query scan's unlabelled slices, to methods that need them.
+    precision: "32", "bf16", or "auto" for bf16 where the hardware computes in it.
+    on_prediction: given the masks that the score was computed from.
 
     The method is in eval mode meanwhile, and never sees a label of the query. Dice is 0 when
     nothing is predicted.
@@ -64,6 +70,7 @@ def evaluate_scan(
         batch=batch,
         device=device,
         unlabelled=None if unlabelled is None else unlabelled(query),
+        precision=precision,
     )
     slices = list(paired.scored)
     nothing = np.zeros_like(truth[0])
@@ -75,7 +82,7 @@ def evaluate_scan(
         distances = surface_distances(
             _volume(masks, slices), _volume(dict(enumerate(truth)), slices), query.spacing
         )
-    return ScanScore(
+    score = ScanScore(
         fold=fold,
         class_name=name,
         scan_id=query.id,
@@ -90,6 +97,9 @@ def evaluate_scan(
         seed=seed,
         notes=(*_notes(masks, support, paired.parts, class_id), *paired.notes),
     )
+    if on_prediction is not None:
+        on_prediction(Segmented(score, query, paired.scored, prediction, marked))
+    return score
 
 
 def evaluate_fold(
@@ -104,7 +114,9 @@ def evaluate_fold(
     device: torch.device | str | None = None,
     surface: bool = True,
     unlabelled: PoolOf | None = None,
+    precision: str = "32",
     on_done: Callable[[int], None] | None = None,
+    on_prediction: OnPrediction | None = None,
 ) -> FoldScores:
     """Score the fold's query scans on each class (id -> name); options as in `evaluate_scan`.
 
@@ -115,7 +127,9 @@ def evaluate_fold(
     A query scan that does not show a class is skipped. One that cannot be evaluated, for whatever
     reason, is named among the failures with that reason (the log has the traceback), and the
     others go on.
+    Raises OptionError for another precision, and what `on_prediction` raises.
     """
+    check_choice("precision", precision, PRECISIONS)
     support: list[PreparedScan] = []
     scores = FoldScores()
     done = on_done or (lambda _: None)
@@ -134,6 +148,7 @@ def evaluate_fold(
         for class_id in classes:
             if class_id in absent:
                 continue
+            segmented: list[Segmented] = []
             try:
                 row = evaluate_scan(
                     method,
@@ -148,11 +163,15 @@ def evaluate_fold(
                     device=device,
                     surface=surface,
                     unlabelled=unlabelled,
+                    precision=precision,
+                    on_prediction=segmented.append,
                 )
             except Exception as error:
                 scores += _failed(error, fold, scan_id, [classes[class_id]], seed)
             else:
                 scores += FoldScores(rows=(row,))
+            if on_prediction is not None and segmented:
+                on_prediction(segmented[0])  # out here: its errors are no failures of the scan
             done(1)
     return scores
 

@@ -15,7 +15,7 @@ from fewshot_seg.errors import DataError
 from fewshot_seg.evaluation.modes import evaluating, place
 from fewshot_seg.evaluation.pairs import Part
 from fewshot_seg.interfaces import Method
-from fewshot_seg.precision import computing
+from fewshot_seg.precision import computing, resolve_precision
 
 Images = Float[Tensor, "slice channel height width"]
 Mask = Bool[np.ndarray, "full_height full_width"]
@@ -51,6 +51,7 @@ def predict(
     batch: int = 8,
     device: torch.device | str | None = None,
     unlabelled: UnlabelledPool | None = None,
+    precision: str = "32",
 ) -> dict[int, Mask]:
     """The class's mask in each slice that `parts` names, by slice index.
 
@@ -60,11 +61,13 @@ def predict(
     (None: where it is).
     unlabelled: for methods that learn from unlabelled images; those at the mean position of the
     query slices that share a support.
+    precision: one of `fewshot_seg.precision.PRECISIONS`.
 
     The support is encoded once for each distinct choice of support slices.
     Raises ValueError when the method answers NaN or has not two labels for one way.
     """
     place_on = place(method, device)
+    computed_in = resolve_precision(precision, place_on)
 
     def encode(slices: tuple[int, ...], queries: Sequence[int]) -> object:
         chosen = support_of(scans, slices, class_id)
@@ -77,7 +80,15 @@ def predict(
             )
         )
 
-    odds = log_odds(method, encode, query_images, parts, batch=batch, device=place_on)
+    odds = log_odds(
+        method,
+        encode,
+        query_images,
+        parts,
+        batch=batch,
+        device=place_on,
+        precision=computed_in,
+    )
     return {index: _mask(one, size) for index, one in odds.items()}
 
 

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+from fewshot_seg.typed import check_fields
+
 DICE_RULE = "TP, FP and FN pooled over a scan's scored slices; mean over scans, then folds"
 
 
@@ -80,6 +82,9 @@ class Protocol:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Protocol":
-        """The inverse of `to_dict`. Raises TypeError when fields are missing or unknown."""
+        """The inverse of `to_dict`. Raises TypeError for fields that are missing, unknown or of
+        another type."""
         lists = {name: tuple(data[name]) for name in ("folds", "seeds", "size") if name in data}
-        return cls(**{**data, **lists})
+        found = cls(**{**data, **lists})
+        check_fields(found)
+        return found

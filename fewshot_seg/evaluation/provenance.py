@@ -17,10 +17,13 @@ RECONSTRUCTED = "RECONSTRUCTED, no reproduction of the paper"
 PACKAGES = ("torch", "timm", "monai", "numpy", "scipy", "nibabel")
 
 
-def provenance(device: torch.device | str = "cpu", method: object = None) -> dict[str, str]:
+def provenance(
+    device: torch.device | str = "cpu", method: object = None, precision: str = "32"
+) -> dict[str, str]:
     """Plain facts about this run, without any path or host name; values are text.
 
     status: for a registered method that is a reconstruction, says so.
+    precision: "32" or "bf16", in which it was computed.
     commit: of the source checkout the library runs from, with "+changes" when files differ from
         it; "none" for an installed package.
     """
@@ -28,6 +31,7 @@ def provenance(device: torch.device | str = "cpu", method: object = None) -> dic
         **_status(method),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "device": device_name(device),
+        "precision": precision,
         "commit": _commit() or "none",
         "python": platform.python_version(),
         "fewshot_seg": __version__,

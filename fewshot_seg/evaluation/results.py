@@ -1,6 +1,5 @@
 """Scores with their protocol and provenance: summaries, files, and putting runs together."""
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,12 +7,15 @@ from pathlib import Path
 
 from rich.table import Table
 
+from fewshot_seg.data.atomic import write_bytes
 from fewshot_seg.errors import DataError
-from fewshot_seg.evaluation.files import plain, scan_score, write_csv, write_json
+from fewshot_seg.evaluation.files import json_bytes, plain, scan_score, unscored, write_csv
 from fewshot_seg.evaluation.protocol import Protocol
 from fewshot_seg.evaluation.scores import FoldScores, ScanScore, Unscored
 from fewshot_seg.evaluation.summary import ClassSummary, Metric, fold_mean, summarise
 from fewshot_seg.evaluation.table import results_table
+from fewshot_seg.parsing import parse_json
+from fewshot_seg.typed import check_fields
 
 FORMAT = 1
 
@@ -103,25 +105,31 @@ class Results:
 
     def to_json(self, path: Path | str) -> None:
         """Write a file that `from_json` reads; whole or not at all."""
+        write_bytes(Path(path), self.to_bytes())
+
+    def to_bytes(self) -> bytes:
+        """What `to_json` writes."""
         scores = {name: list(map(plain, entries)) for name, entries in vars(self.scores).items()}
         head = {"format": FORMAT, "name": self.name, "protocol": self.protocol.to_dict()}
-        write_json(Path(path), {**head, "provenance": dict(self.provenance), **scores})
+        return json_bytes({**head, "provenance": dict(self.provenance), **scores})
 
     @classmethod
     def from_json(cls, path: Path | str) -> "Results":
         """Results that `to_json` wrote. Raises DataError when the file does not hold any."""
         path = Path(path)
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
+            data = parse_json(path.read_text(encoding="utf-8"))
             if data["format"] != FORMAT:
                 raise ValueError(f"format {data['format']!r} instead of {FORMAT}")
             scores = FoldScores(
                 tuple(scan_score(entry) for entry in data["rows"]),
-                tuple(Unscored(**entry) for entry in data["failures"]),
-                tuple(Unscored(**entry) for entry in data["skipped"]),
+                tuple(unscored(entry) for entry in data["failures"]),
+                tuple(unscored(entry) for entry in data["skipped"]),
             )
             protocol = Protocol.from_dict(data["protocol"])
-            return cls(protocol, scores, data["name"], data["provenance"])
+            found = cls(protocol, scores, data["name"], data["provenance"])
+            check_fields(found)
+            return found
         except OSError as error:
             raise DataError(f"{path} cannot be read: {error.strerror}") from error
         except (ValueError, KeyError, TypeError) as error:

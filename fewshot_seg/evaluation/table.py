@@ -17,9 +17,10 @@ def results_table(
     provenance: Mapping[str, str],
 ) -> Table:
     """A row for each class and one for the mean of the classes; protocol and origin as caption."""
-    origin = ", ".join(
-        f"{key} {provenance[key]}" for key in ("date", "device") if key in provenance
-    )
+    told = ["date", "device"]
+    if provenance.get("precision", "32") != "32":
+        told.append("precision")
+    origin = ", ".join(f"{key} {provenance[key]}" for key in told if key in provenance)
     status = f"{name or 'The method'}: {provenance['status']}." if "status" in provenance else ""
     # Text, not str: rich would read brackets in a name as markup.
     table = Table(

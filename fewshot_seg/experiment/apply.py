@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -11,7 +10,7 @@ from fewshot_seg.data.intensity import Intensity
 from fewshot_seg.data.known import with_raw_names
 from fewshot_seg.data.scan import Scan
 from fewshot_seg.errors import CheckpointError, OptionError
-from fewshot_seg.experiment.notes import checkpoint_path
+from fewshot_seg.experiment.notes import checkpoint_path, classes_in, size_in, understanding
 from fewshot_seg.inference import DEFAULT, Failed, SegmentationReport, Written, segment_scans
 from fewshot_seg.inference.run import Labelled
 from fewshot_seg.training.hardware import choose_accelerator
@@ -45,8 +44,12 @@ def segment_with_checkpoint(
     notes = read_header(path).notes
     if size is None and "size" not in notes:
         raise CheckpointError(f"{path} does not say on which image size it was trained; give size")
+    with understanding(path):
+        trained_on = size_in(notes) if size is None else (0, 0)
+        known = classes_in(notes) if "classes" in notes else {}
+        intensity = Intensity.from_dict(notes.get("intensity", {}))
     height, width = (
-        notes["size"] if size is None else (size, size) if isinstance(size, int) else size
+        trained_on if size is None else (size, size) if isinstance(size, int) else size
     )
     where = _device(device)
     return segment_scans(
@@ -55,18 +58,14 @@ def segment_with_checkpoint(
         queries,
         out=out,
         classes=classes,
-        names=_names(notes) if names is None else names,
+        names=with_raw_names(known) if names is None else names,
         matching=matching,
-        intensity=Intensity.from_dict(notes.get("intensity", {})),
+        intensity=intensity,
         size=(height, width),
         batch=batch,
         precision=precision,
         on_scan=on_scan,
     )
-
-
-def _names(notes: Mapping[str, Any]) -> dict[int, str]:
-    return with_raw_names({int(value): name for value, name in notes.get("classes", {}).items()})
 
 
 def _device(wanted: torch.device | str | None) -> torch.device:

@@ -14,13 +14,15 @@ from fewshot_seg.data.intensity import fit_intensity
 from fewshot_seg.data.pseudo_cache import AUTO
 from fewshot_seg.data.scan import Dataset
 from fewshot_seg.data.settings import class_ids
-from fewshot_seg.errors import CheckpointError, DataError, OptionError
+from fewshot_seg.errors import CheckpointError, DataError, OptionError, check_choice
 from fewshot_seg.evaluation import FoldScores, Results, get_matching
 from fewshot_seg.evaluation.scores import require_rows
+from fewshot_seg.evaluation.segmented import OnPrediction
 from fewshot_seg.experiment.notes import RunNotes, checkpoint_path, find_runs, read_notes
 from fewshot_seg.experiment.score import OnProgress, Scans, Tally, score_fold
 from fewshot_seg.experiment.train import choose_fold, fresh_method
 from fewshot_seg.inference import channels_of
+from fewshot_seg.precision import PRECISIONS
 from fewshot_seg.recipe import Recipe
 
 OnScores = Callable[[FoldScores], None]
@@ -37,10 +39,12 @@ def evaluate_runs(
     device: torch.device | str | None = None,
     surface: bool = True,
     unlabelled: str = "train",
+    precision: str = "32",
     cache: str | Path | None = AUTO,
     changes: Mapping[str, Any] | None = None,
     on_scores: OnScores | None = None,
     on_progress: OnProgress | None = None,
+    on_prediction: OnPrediction | None = None,
 ) -> Results:
     """Test each trained run on its own fold and the classes it did not see.
 
@@ -50,12 +54,16 @@ def evaluate_runs(
     matching: see `get_matching`.   batch, device, surface: see `evaluate_scan`.
     unlabelled: where methods that need unlabelled images get them: "train", the fold's training
         scans, or "query", other slices of the query scan.
+    precision: "32", "bf16", or "auto" for bf16 where the hardware computes in it; recorded in
+        the results' provenance.
     cache: folder for prepared scans, see `load_prepared`.
     changes: overrides of the recipe for this test alone, as `build` takes them; the weights must
         still fit.
     on_scores: called with the scores of each run.   on_progress: see `OnProgress`.
+    on_prediction: given the masks of each class in each scan, see `Segmented`.
     Raises CheckpointError for a checkpoint of another recipe or data set, UnknownNameError for an
-    unknown matching or class, DataError when nothing could be scored.
+    unknown matching or class, OptionError for another precision, DataError when nothing could be
+    scored.
     """
     rule = get_matching(matching)
     given = [runs] if isinstance(runs, Path) else list(runs)
@@ -94,7 +102,9 @@ def evaluate_runs(
             device=device,
             surface=surface,
             unlabelled=unlabelled,
+            precision=precision,
             on_done=tally,
+            on_prediction=on_prediction,
         )
         if on_scores is not None:
             on_scores(found.scores)
@@ -115,7 +125,9 @@ def evaluate_untrained(
     device: torch.device | str | None = None,
     surface: bool = True,
     unlabelled: str = "train",
+    precision: str = "32",
     cache: str | Path | None = AUTO,
+    on_prediction: OnPrediction | None = None,
 ) -> Results:
     """Test any method under the protocol of a trained run: the row beside it in a table."""
     found = score_fold(
@@ -129,7 +141,9 @@ def evaluate_untrained(
         device=device,
         surface=surface,
         unlabelled=unlabelled,
+        precision=precision,
         name=name,
+        on_prediction=on_prediction,
     )
     require_rows(found.scores, dataset.name)
     return found
@@ -153,10 +167,12 @@ def evaluate_unlearned(
     device: torch.device | str | None = None,
     surface: bool = True,
     unlabelled: str = "train",
+    precision: str = "32",
     cache: str | Path | None = AUTO,
     name: str | None = None,
     on_scores: OnScores | None = None,
     on_progress: OnProgress | None = None,
+    on_prediction: OnPrediction | None = None,
 ) -> Results:
     """Test a method as it is built, on every fold and class or those given.
 
@@ -166,6 +182,7 @@ def evaluate_unlearned(
     Other arguments as in `train_fold` and `evaluate_runs`, which it raises as well.
     """
     rule = get_matching(matching)
+    check_choice("precision", precision, PRECISIONS)
     height, width = (size, size) if isinstance(size, int) else size
     recipe = recipe_of(method)
     network = fresh_method(recipe, size=(height, width), seed=seed)
@@ -212,8 +229,10 @@ def evaluate_unlearned(
             device=device,
             surface=surface,
             unlabelled=unlabelled,
+            precision=precision,
             name=name,
             on_done=tally,
+            on_prediction=on_prediction,
         )
         if on_scores is not None:
             on_scores(found.scores)

@@ -1,15 +1,18 @@
 """What a checkpoint must tell of its training, so that testing needs nothing else."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from fewshot_seg.building import LARGEST_IMAGE
 from fewshot_seg.checkpoint import read_header
 from fewshot_seg.data.folds import Fold, make_folds
 from fewshot_seg.data.intensity import Intensity
 from fewshot_seg.data.scan import Dataset
-from fewshot_seg.errors import CheckpointError
+from fewshot_seg.errors import CheckpointError, OptionError
+from fewshot_seg.typed import check_fields
 
 FINAL = "final.safetensors"
 
@@ -110,19 +113,49 @@ class RunNotes:
                 "only checkpoints of `fewshot-seg train` and train_fold can be tested this way"
             )
         values = {name: table[name] for name in needed}
-        lists = {name: tuple(table[name]) for name in ("ids", "novel", "base", "size")}
-        classes = {int(value): name for value, name in table["classes"].items()}
         window = table.get("window")
-        return cls(
-            **{
-                **values,
-                **lists,
-                "classes": classes,
-                "intensity": Intensity.from_dict(table["intensity"]),
-                "window": None if window is None else (window[0], window[1]),
-                "episodes": str(table.get("episodes", "")),
-            }
-        )
+        with understanding(source):
+            notes = cls(
+                **{
+                    **values,
+                    **{name: tuple(table[name]) for name in ("ids", "novel", "base")},
+                    "size": size_in(table),
+                    "classes": classes_in(table),
+                    "intensity": Intensity.from_dict(table["intensity"]),
+                    "window": None if window is None else (float(window[0]), float(window[1])),
+                    "episodes": str(table.get("episodes", "")),
+                }
+            )
+            check_fields(notes)
+            if not {*notes.novel, *notes.base} <= set(notes.classes):
+                raise ValueError("classes that have no name")
+            if not 0 <= notes.fold < notes.n_folds:
+                raise ValueError(f"fold {notes.fold} of {notes.n_folds}")
+        return notes
+
+
+@contextmanager
+def understanding(source: Path) -> Iterator[None]:
+    """What goes wrong within is the fault of the notes in `source`: raises CheckpointError."""
+    try:
+        yield
+    except (OptionError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+        raise CheckpointError(
+            f"the notes in {source} are not what training wrote ({error}); take another checkpoint"
+        ) from error
+
+
+def size_in(table: Mapping[str, Any]) -> tuple[int, int]:
+    """Height and width of the images. Raises ValueError unless they are sizes of images."""
+    height, width = table["size"]
+    if not all(isinstance(one, int) and 1 <= one <= LARGEST_IMAGE for one in (height, width)):
+        raise ValueError(f"images of {height!r:.20} x {width!r:.20} pixels")
+    return height, width
+
+
+def classes_in(table: Mapping[str, Any]) -> dict[int, str]:
+    """Class id -> name."""
+    return {int(value): str(name) for value, name in table["classes"].items()}
 
 
 def checkpoint_path(path: Path) -> Path:

@@ -10,9 +10,11 @@ from fewshot_seg.data.prepare import PreparedScan, load_prepared
 from fewshot_seg.data.scan import Dataset
 from fewshot_seg.evaluation import Matching, Protocol, Results, evaluate_fold, provenance
 from fewshot_seg.evaluation.modes import device_of
+from fewshot_seg.evaluation.segmented import OnPrediction
 from fewshot_seg.evaluation.transductive import pool_rule, usable_scans
 from fewshot_seg.experiment.notes import RunNotes
 from fewshot_seg.interfaces import Method
+from fewshot_seg.precision import resolve_precision
 
 OnProgress = Callable[[int, int], None]
 """Called with how many classes of how many query scans are done with, and how many there are."""
@@ -71,14 +73,18 @@ def score_fold(
     device: torch.device | str | None,
     surface: bool,
     unlabelled: str,
+    precision: str,
     name: str | None = None,
     on_done: Callable[[int], None] | None = None,
+    on_prediction: OnPrediction | None = None,
 ) -> Results:
     """Score a method on the query scans of a fold, under the protocol that the notes describe.
 
     classes: ids.   name: of the row; that of the method's recipe unless given.
-    on_done, and the others: see `evaluate_fold` and `evaluate_runs`.
+    on_done, on_prediction, and the others: see `evaluate_fold` and `evaluate_runs`.
     """
+    used = torch.device(device_of(method) if device is None else device)
+    computed_in = resolve_precision(precision, used)
     load = scans.loader(notes)
     pool, words = pool_rule(method, unlabelled, lambda: usable_scans(load, fold.train))
     scores = evaluate_fold(
@@ -92,7 +98,9 @@ def score_fold(
         device=device,
         surface=surface,
         unlabelled=pool,
+        precision=computed_in,
         on_done=on_done,
+        on_prediction=on_prediction,
     )
     protocol = Protocol(
         dataset=notes.dataset,
@@ -111,5 +119,4 @@ def score_fold(
     if name is None:
         recipe = getattr(method, "recipe", None)
         name = "" if recipe is None else recipe.method
-    used = device_of(method) if device is None else device
-    return Results(protocol, scores, name, provenance(used, method))
+    return Results(protocol, scores, name, provenance(used, method, computed_in))

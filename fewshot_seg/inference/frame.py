@@ -13,8 +13,11 @@ from torch import Tensor
 
 from fewshot_seg.data.resize import resize_images
 from fewshot_seg.data.scan import Scan
+from fewshot_seg.errors import DataError
 
 Size = tuple[int, int]
+MOST_SCALE = 50
+"""No field of view is so many times another: a whole body has 2 m, a prostate 4 cm."""
 STEP = 32
 """Canvases grow in steps of so many pixels: a multiple of every encoder's stride."""
 
@@ -86,6 +89,22 @@ class Frame:
             max(1, round(full[axis] * scan.spacing[axis + 1] / self.pixel[axis])) for axis in (0, 1)
         )
         return height, width
+
+    def check_scale(self, scan: Scan) -> None:
+        """Raise DataError for a scan so much larger or smaller than the labelled one that the
+        millimetres in one of their headers must be wrong."""
+        if self.pixel is None or scan.spacing is None:
+            return
+        full = scan.image.shape[2:]
+        ratio = max(
+            full[axis] * scan.spacing[axis + 1] / (self.pixel[axis] * self.size[axis])
+            for axis in (0, 1)
+        )
+        if not 1 / MOST_SCALE < ratio < MOST_SCALE:
+            raise DataError(
+                f"scan {scan.id} spans {ratio:.3g} times the field of view of the labelled scan; "
+                "check the spacing and its unit in both headers, or crop the larger scan"
+            )
 
     def canvas(self, *scaled: Size) -> Size:
         """The network's size, or as much more as the largest of the scaled scans needs."""

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Integer
 from torch import Tensor
 
-from fewshot_seg.batching import choose_batch
+from fewshot_seg.batching import check_fits, choose_batch
 from fewshot_seg.data.intensity import Intensity
 from fewshot_seg.data.prepare import PreparedScan, prepare
 from fewshot_seg.data.scan import Scan
@@ -54,8 +54,8 @@ class Segmenter:
     intensity, channels: as the method was trained.
     batch: slices in one call; None for as many as free memory holds.
     precision: see `fewshot_seg.precision`; "auto" computes in bf16 where the hardware does.
-    Raises DataError when a class is in none of the labelled scans, OptionError for a batch or
-    precision that cannot be.
+    Raises DataError when a class is in none of the labelled scans or one of them is not of the
+    others' size in millimetres, OptionError for a batch or precision that cannot be.
     """
 
     def __init__(
@@ -79,6 +79,8 @@ class Segmenter:
         self.precision = resolve_precision(precision, self.device)
         choose_batch(batch, size, self.device)  # refuses what cannot be
         self.frame = Frame.of(self.supports[0], size)
+        for scan in self.supports:
+            self.frame.check_scale(scan)
         for value, name in self.classes.items():
             if not any(value in scan.class_slices for scan in self.supports):
                 raise DataError(
@@ -95,13 +97,17 @@ class Segmenter:
         A class's probability is that of a task of its own against background; a voxel gets the
         most probable class if that is above one half.
         A larger field of view than the labelled scan's makes the canvas larger; a method that
-        takes one size only sees such a scan shrunk instead, which is noted.
+        takes one size only sees such a scan shrunk instead, and so does any for which memory does
+        not suffice; which is noted.
+        Raises DataError for a scan whose size in millimetres cannot be right.
         """
+        self.frame.check_scale(query)
         scaled = self.frame.scaled(query)
         canvas = self._canvas(self.frame, scaled)
         if canvas == self.frame.size:
             return self._segment(query, self.frame, canvas)
         try:
+            check_fits(canvas, len(query.image), self.device)
             return self._segment(query, self.frame, canvas)
         except ValueError as error:  # how a method says that it cannot take a size
             if isinstance(error, DataError):
@@ -110,8 +116,8 @@ class Segmenter:
             found = self._segment(query, self.frame.shrunk(factor), self.frame.size)
             height, width = self.frame.size
             note = (
-                f"is larger than the {height}x{width} pixels that this method takes and was shown "
-                f"to it {factor:.2f} times smaller ({error})"
+                f"is larger than the {height}x{width} pixels of the labelled scan and was shown to "
+                f"the method {factor:.2f} times smaller ({error})"
             )
             return Segmented(found.labels, (*found.notes, note))
 

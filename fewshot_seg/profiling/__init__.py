@@ -6,6 +6,7 @@ print(profile(build("panet"), Load(size=128)).train_ratio)
 """
 
 from fewshot_seg.profiling.clocks import CLOCKS
+from fewshot_seg.profiling.loading import episodes_a_second, phantom_source
 from fewshot_seg.profiling.measure import profile, profile_together
 from fewshot_seg.profiling.report import summary, table
 from fewshot_seg.profiling.result import Costs, Memory, Profile, Row
@@ -20,6 +21,8 @@ __all__ = [
     "Profile",
     "Row",
     "Subject",
+    "episodes_a_second",
+    "phantom_source",
     "profile",
     "profile_together",
     "summary",

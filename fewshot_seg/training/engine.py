@@ -8,8 +8,9 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from fewshot_seg.answers import check_losses, name_of
 from fewshot_seg.episode import Episode
-from fewshot_seg.errors import TrainingError
+from fewshot_seg.errors import FewshotSegError, TrainingError
 from fewshot_seg.training.config import TrainConfig
 from fewshot_seg.training.optim import (
     learning_rate,
@@ -50,8 +51,14 @@ class _Losses(nn.Module):
         self.method = method
 
     def forward(self, parcel: _Parcel) -> dict[str, Tensor]:
-        output = self.method(parcel.episode)
-        name = type(self.method).__name__
+        name = name_of(self.method)
+        try:
+            output = self.method(parcel.episode)
+        except FewshotSegError:
+            raise
+        except ValueError as error:  # how a method says what it cannot take
+            raise TrainingError(f"{name} cannot be trained on these episodes: {error}") from error
+        check_losses(self.method, output.losses)
         if not output.losses:
             raise TrainingError(f"{name} returned no losses; do the episodes have query labels?")
         taken = sorted(set(output.losses) & set(RESERVED))

@@ -3,9 +3,12 @@
 import json
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from fewshot_seg.errors import CheckpointError
+from fewshot_seg.parsing import parse_json
 from fewshot_seg.tensorfile import replacing
 
 
@@ -35,17 +38,35 @@ class Log:
             self._board.add_scalar(f"train/{name}", value, step)
 
     def close(self) -> None:
-        self._file.close()
-        self._board.close()
+        # Each line is written out at once, so only what the disk refused before is left.
+        for one in (self._file, self._board):
+            with suppress(OSError):
+                one.close()
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a log; a last line that a kill cut off is left out."""
+    """The whole lines of a log; a last line that a kill cut off is left out.
+
+    Raises CheckpointError, naming the line, for one that is damaged.
+    """
     if not path.exists():
         return []
-    text = path.read_text(encoding="utf-8")
-    whole = text[: text.rfind("\n") + 1]
-    return [json.loads(line) for line in whole.splitlines()]
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    return [_line(path, number, line) for number, line in enumerate(whole.splitlines(), 1)]
+
+
+def _line(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    try:
+        found = parse_json(line)
+        if not isinstance(found["step"], int):
+            raise ValueError(f"the step {found['step']!r}")
+    except (ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(
+            f"line {number} of {path} is damaged ({error}); remove that line, as no weights "
+            "depend on it"
+        ) from error
+    return dict(found)
 
 
 def _truncate(path: Path, last_step: int) -> None:

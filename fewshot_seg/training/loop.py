@@ -48,7 +48,8 @@ def train(
     and given back as it was. The method stays on the run's device, in the mode it was in.
 
     Raises TrainingError for a loss that is not finite or a method without trainable parameters;
-    CheckpointError when `out` holds another run or another process trains into it;
+    CheckpointError when `out` holds another run, another process trains into it, or the disk
+    refuses (it is full, or read-only);
     KeyboardInterrupt after Ctrl-C, when the step at hand is finished and saved.
     """
     trained_parameters(method)

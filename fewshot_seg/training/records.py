@@ -1,8 +1,8 @@
 """The file side of a run: where its steps start, its log, its checkpoints, its end."""
 
 import warnings
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from fewshot_seg.checkpoint import save_method
+from fewshot_seg.tensorfile import cannot_write
 from fewshot_seg.training.lock import locked
 from fewshot_seg.training.log import Log, read_log
 from fewshot_seg.training.provenance import commit, device_name, versions
@@ -42,13 +43,15 @@ class Records:
 
     def __init__(self, path: Path, request: Request) -> None:
         self.request = request
-        self.folder = RunFolder(path)
+        with _writing(path):
+            self.folder = RunFolder(path)
         self._held = ExitStack()
         self._log: Log | None = None
 
     def open(self) -> Start:
         """Lock the folder and find where to start. Raises CheckpointError."""
-        self._held.enter_context(locked(self.folder.path))
+        with _writing(self.folder.path):
+            self._held.enter_context(locked(self.folder.path))
         self.folder.claim(self.request)
         if self.folder.final.exists():
             return Start(final=self.folder.final)
@@ -61,12 +64,14 @@ class Records:
         """Note the session and open the log, cut back to the start."""
         origin = {"device": device_name(device), "commit": commit(), "packages": versions()}
         self.folder.add_session({"from_step": start.step, **session, **origin})
-        self._log = Log(self.folder.path, start.step)
+        with _writing(self.folder.log):
+            self._log = Log(self.folder.path, start.step)
         self._held.callback(self._log.close)
 
     def write_log(self, step: int, numbers: Mapping[str, float]) -> None:
         assert self._log is not None
-        self._log.write(step, numbers)
+        with _writing(self.folder.log):
+            self._log.write(step, numbers)
 
     def save(
         self,
@@ -78,16 +83,17 @@ class Records:
     ) -> None:
         """Write a checkpoint: the method, and the state of its optimizer and loss scaler."""
         optimizer, scaler = state
-        write_snapshot(
-            self.folder.checkpoints,
-            method,
-            optimizer,
-            step=step,
-            seconds=seconds,
-            recipe=self.request.recipe,
-            notes=self.request.notes,
-            scaler=scaler,
-        )
+        with _writing(self.folder.checkpoints):
+            write_snapshot(
+                self.folder.checkpoints,
+                method,
+                optimizer,
+                step=step,
+                seconds=seconds,
+                recipe=self.request.recipe,
+                notes=self.request.notes,
+                scaler=scaler,
+            )
 
     def finish(self, method: nn.Module) -> None:
         """Write the trained method; from now on the run is finished."""
@@ -100,3 +106,11 @@ class Records:
 
     def close(self) -> None:
         self._held.close()
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise cannot_write(path, error) from error

@@ -5,7 +5,6 @@ log.jsonl, tb/      numbers over steps      checkpoints/    the last two, each a
 final.safetensors   the trained method, when finished
 """
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,6 +15,7 @@ import tomli_w
 
 from fewshot_seg.checkpoint import HasToml, plain
 from fewshot_seg.errors import CheckpointError
+from fewshot_seg.parsing import parse_toml
 from fewshot_seg.tensorfile import replacing
 from fewshot_seg.training.config import TrainConfig
 from fewshot_seg.training.snapshots import Snapshot, clear_drafts, newest_snapshot
@@ -96,7 +96,7 @@ class RunFolder:
         recipe = self.path / "recipe.toml"
         before["recipe"] = _read(recipe) if recipe.exists() else {}
         toml = "" if request.recipe is None else request.recipe.to_toml()
-        after = {**asked, "recipe": tomllib.loads(toml)}
+        after = {**asked, "recipe": parse_toml(toml)}
         old, new = _flat(before), _flat(after)
         return [
             f"{key} was {old.get(key, 'absent')!r}, is {new.get(key, 'absent')!r}"
@@ -118,7 +118,7 @@ def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return parse_toml(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
 

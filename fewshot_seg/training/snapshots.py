@@ -1,7 +1,6 @@
 """The checkpoints of a run: folders that appear whole, of which the last two are kept."""
 
 import shutil
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,9 @@ from torch import Tensor, nn
 
 from fewshot_seg.checkpoint import HasToml, read_header, save_method
 from fewshot_seg.errors import CheckpointError
+from fewshot_seg.parsing import parse_toml
 from fewshot_seg.tensorfile import flush, load_tensors, save_tensors
+from fewshot_seg.typed import check_fields
 
 KEPT = 2
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.toml"
@@ -103,10 +104,11 @@ def _folders(folder: Path) -> list[Path]:
 def _read(path: Path) -> Snapshot:
     """Read and check all three files. Raises CheckpointError."""
     try:
-        state = tomllib.loads((path / STATE).read_text(encoding="utf-8"))
-        snapshot = Snapshot(path, state["step"], state["seconds"], state["scaler"])
+        state = parse_toml((path / STATE).read_text(encoding="utf-8"))
+        snapshot = Snapshot(path, state["step"], float(state["seconds"]), state["scaler"])
+        check_fields(snapshot)
         checksums = {MODEL: state["model"], OPTIMIZER: state["optimizer"]}
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path / STATE} cannot be read: {error}") from error
     for name, checksum in checksums.items():
         load_tensors(path / name)

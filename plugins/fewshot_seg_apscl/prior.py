@@ -1,5 +1,7 @@
 """The anatomical prior: a latent per image, pulled in training towards one of its mask (Eq. 1)."""
 
+import random
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -17,6 +19,9 @@ from fewshot_seg_apscl.gaussian import (
     to_gaussian,
 )
 from fewshot_seg_apscl.label_encoder import LabelDecoder, LabelEncoder
+from fewshot_seg_apscl.latents import SeenLatents, support_latent, with_query_latent
+
+EVAL_LATENTS = ("mean", "sample", "train_mean", "support", "other")
 
 
 class GaussianBlock(nn.Module):
@@ -64,9 +69,14 @@ class AnatomicalPrior(nn.Module):
     kl_reduction: "sum" or "mean" over the latent dimensions.
     kl_balance: share of the KL's gradient that goes to its first argument, in (0, 1); 0 is off.
     free_bits: nats per dimension that cost nothing.
-    eval_latent: "mean" or "sample" at test.   eval_samples, num_samples: how many samples are
-        decoded and averaged at test (with "sample") and in training.   eval_seed: seed of the
-        test noise, which is the same for every call so that results repeat.
+    eval_latent: z at test. "mean" or "sample" of the image's own Gaussian; or, to see what z
+        carries, in its place: "train_mean", for every image the mean of mu_x over the last images
+        of training; "support", for the query the mean of mu_x over the episode's support images
+        (another patient, about the same place); "other", for the query the mu_x of one training
+        image (another patient, any place). May be changed on a trained checkpoint.
+    eval_samples, num_samples: how many samples are decoded and averaged at test (with "sample")
+        and in training.   eval_seed: seed of the test noise and of the choice of the "other" image,
+        which are the same for every call so that results repeat.
 
     Losses: "kl", the support's mean plus the query's mean; "label_recon", already weighted.
     Diagnostics: "kl_per_dim", "latent_std" (mean deviation), "latent_spread" (variance of the mean
@@ -100,11 +110,13 @@ class AnatomicalPrior(nn.Module):
         check_choice("prior_condition", prior_condition, ("image", "support_mask"))
         check_choice("kl_dir", kl_dir, ("image_label", "label_image"))
         check_choice("kl_reduction", kl_reduction, ("sum", "mean"))
-        check_choice("eval_latent", eval_latent, ("mean", "sample"))
+        check_choice("eval_latent", eval_latent, EVAL_LATENTS)
         _check_pool(prior_pool)
         _check_numbers(latent, hidden, eval_samples, num_samples, kl_balance, free_bits)
-        if eval_samples > 1 and eval_latent == "mean":
-            raise OptionError("eval_samples > 1 needs eval_latent='sample': the mean is one value")
+        if eval_samples > 1 and eval_latent != "sample":
+            raise OptionError(
+                f"eval_samples > 1 needs eval_latent='sample': '{eval_latent}' is one value"
+            )
         if label_recon < 0:
             raise OptionError(f"label_recon={label_recon} is a loss weight and cannot be negative")
         self.latent = latent
@@ -121,10 +133,12 @@ class AnatomicalPrior(nn.Module):
         )
         self.posterior_block = GaussianBlock(**shape, pool=prior_pool, grid=grid)
         self.label_decoder = LabelDecoder(latent=latent) if label_recon else None
+        self.seen = SeenLatents(latent=latent, required=eval_latent in ("train_mean", "other"))
         noise = torch.randn(
             eval_samples, 2, latent, generator=torch.Generator().manual_seed(eval_seed)
         )
         self.register_buffer("eval_noise", noise, persistent=False)
+        self.eval_draw = random.Random(eval_seed).random()
 
     @property
     def samples(self) -> int:
@@ -140,6 +154,8 @@ class AnatomicalPrior(nn.Module):
         # an encoder of another stride than the label encoder's 8 has another grid
         label_maps = area_average(self.label_encoder(privileged), features.grid)
         label = self.posterior_block(label_maps)
+        if self.training:
+            self.seen.remember(image.mean)
         losses = {"kl": self._kl(image, label, features.n_support)}
         z_label = label.at(torch.randn_like(label.mean))
         if self.label_decoder is not None:
@@ -159,9 +175,16 @@ class AnatomicalPrior(nn.Module):
     def _latent(self, image: Gaussian, features: Features) -> Float[Tensor, "image latent"]:
         if self.training:
             return image.at(torch.randn_like(image.mean))
-        if self.eval_latent == "mean":
-            return image.mean
-        return image.at(self._test_noise(features))
+        if self.eval_latent == "sample":
+            return image.at(self._test_noise(features))
+        means = image.mean
+        if self.eval_latent == "train_mean":
+            return self.seen.mean().expand_as(means)
+        if self.eval_latent == "support":
+            return with_query_latent(means, support_latent(means, features), features)
+        if self.eval_latent == "other":
+            return with_query_latent(means, self.seen.one(self.eval_draw), features)
+        return means
 
     def _test_noise(self, features: Features) -> Float[Tensor, "image latent"]:
         """Fixed noise: one vector for the support and one for the query of every sample.

@@ -7,6 +7,7 @@ from typing import Any, final
 import numpy as np
 from jaxtyping import Float
 
+from fewshot_seg._version import __version__
 from fewshot_seg.data.phantom import anatomy_abdomen, anatomy_heart
 from fewshot_seg.data.phantom.acquisition import CONTRASTS, Contrast, acquire
 from fewshot_seg.data.phantom.anatomy import Anatomy, Dice
@@ -85,6 +86,12 @@ class Phantom:
     size: int
     n_slices: int
     seed: int
+
+    @property
+    def version(self) -> str:
+        """All that decides the scans: nothing is read, so two of one version are equal."""
+        asked = (self.name, self.modality, self.ids, self.size, self.n_slices, self.seed)
+        return f"{__version__} {asked}"
 
     def load(self, scan_id: str) -> Scan:
         """The scan with its labels; takes about a second at 128x128x24.

@@ -15,6 +15,7 @@ from fewshot_seg.data.layouts import natural_key
 from fewshot_seg.data.manifest import FILE_NAME
 from fewshot_seg.data.raw.sets import RawSet
 from fewshot_seg.errors import DataError
+from fewshot_seg.parsing import parse_json
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def read_cases(folder: Path, wanted: RawSet) -> dict[str, Case]:
             raise DataError(_foreign(folder))
         return {}
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
         if content.get("preparation") != _preparation(wanted):
             raise DataError(_foreign(folder))
         return {entry["id"]: _case(entry) for entry in content["cases"]}

@@ -8,6 +8,7 @@ from typing import Any
 
 from fewshot_seg.data.atomic import write_bytes
 from fewshot_seg.inference import Failed, Written
+from fewshot_seg.parsing import parse_json
 
 FILE_NAME = "segmentations.json"
 
@@ -26,7 +27,7 @@ class Done:
         self.made_from = dict(made_from)
         before = _read(path)
         self._same = before.get("made_from") == self.made_from
-        self._scans: dict[str, dict[str, Any]] = dict(before.get("scans", {}))
+        self._scans: dict[str, dict[str, Any]] = before.get("scans", {})
 
     def find(self, scan: Path, target: Path) -> Written | Failed | None:
         """What is known of a scan; None when it must be segmented.
@@ -83,7 +84,27 @@ def digest(paths: Sequence[Path]) -> list[str]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return content if isinstance(content, dict) else {}
+    return content if _is_record(content) else {}
+
+
+def _is_record(content: object) -> bool:
+    scans = content.get("scans", {}) if isinstance(content, dict) else None
+    return isinstance(scans, dict) and all(map(_is_entry, scans.values()))
+
+
+def _is_entry(entry: object) -> bool:
+    """Whether it is what `Done.note` writes of a scan."""
+    if not isinstance(entry, dict):
+        return False
+    voxels, words = entry.get("voxels"), entry.get("notes")
+    return (
+        isinstance(entry.get("scan"), list)
+        and isinstance(entry.get("written"), list)
+        and isinstance(voxels, dict)
+        and all(key.isdecimal() and isinstance(count, int) for key, count in voxels.items())
+        and isinstance(words, list)
+        and all(isinstance(word, str) for word in words)
+    )

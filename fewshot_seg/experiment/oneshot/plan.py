@@ -9,6 +9,7 @@ from typing import Any
 
 from fewshot_seg.data.atomic import write_bytes
 from fewshot_seg.errors import CheckpointError
+from fewshot_seg.parsing import parse_json
 
 FILE_NAME = "oneshot.json"
 VERSION = 1
@@ -69,7 +70,7 @@ def settle(plan: Plan, folder: Path) -> Plan:
 
 def _read(path: Path) -> Mapping[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}; remove its folder") from error
     if not isinstance(content, dict) or not isinstance(content.get("train"), list):
