@@ -1,10 +1,12 @@
 """Cells on a Ray cluster of this machine: the same numbers, whoever dies."""
 
+import gc
 import os
 import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache, partial
@@ -30,12 +32,7 @@ from fewshot_seg.errors import DataError, OptionError
 from fewshot_seg.evaluation import Results
 from fewshot_seg.recipe import Recipe
 
-pytestmark = [
-    pytest.mark.xdist_group("ray"),  # one cluster for all
-    # Ray leaves the output files and processes of its daemons to the interpreter's end.
-    pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning"),
-    pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning"),
-]
+pytestmark = pytest.mark.xdist_group("ray")  # one cluster for all
 
 GRID = """
 name = "tiny"
@@ -74,6 +71,9 @@ def cluster() -> Iterator[None]:
         patch.setenv("RAY_OVERRIDE_RESOURCES", '{"CPU": 2}')
         with connected():
             yield
+    with warnings.catch_warnings():  # Ray forgets the processes that it ended without a look
+        warnings.filterwarnings("ignore", "subprocess .* is still running", ResourceWarning)
+        gc.collect()
 
 
 @cache

@@ -192,6 +192,20 @@ def test_cost_against_dice(latents: Group) -> None:
         figures.cost_picture(latents, "flops")
 
 
+def test_an_incomplete_variant_is_on_no_front(tmp_path: Path) -> None:
+    rows = [
+        *score_rows("whole", {"liver": 0.5, "spleen": 0.5}, labels={}),
+        *score_rows("one organ", {"liver": 0.9}, labels={}),
+    ]
+    scores = pd.DataFrame(rows)
+    costs = np.where(scores.drop_duplicates("cell")["variant"] == "whole", 2.0, 1.0)
+    study = make_study(tmp_path, rows, cells=cell_rows(scores, (), gflops=costs))
+    (group,) = groups(study)
+    picture = figures.cost_picture(group)
+    assert list(picture.figure.axes[0].get_lines()[-1].get_xdata()) == [2.0]
+    assert "Left out: 1 variants" in picture.caption
+
+
 def losses_of(start: float, steps: int = 4) -> list[dict[str, float | None]]:
     return [
         {"step": 50 * n, "ce": start / n, "total": start / n + 1, "lr": 0.1, "seconds": 1.0,

@@ -119,7 +119,7 @@ def test_means_of_fewer_runs_or_classes_come_last_unmarked_and_named(tmp_path: P
         *score_rows("whole", {"liver": 0.5, "spleen": 0.5}, labels={}),
         *score_rows("worse", {"liver": 0.4, "spleen": 0.5}, labels={}),
     ]
-    paper = dict.fromkeys(("half", "one organ", "whole"), {"mean": 40.0})
+    paper = {name: {"mean": 40.0} for name in ("half", "one organ", "whole")}
     (group,) = groups(make_study(tmp_path, rows, paper=paper))
     table = leaderboard(group)
     assert words(table, "variant") == ["whole", "worse", "one organ", "half"]

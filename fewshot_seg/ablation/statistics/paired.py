@@ -8,6 +8,7 @@ from jaxtyping import Float
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
+from fewshot_seg.ablation.statistics.arrays import known_mean
 from fewshot_seg.ablation.statistics.blocks import Blocks, Dice, blocks
 from fewshot_seg.ablation.statistics.bootstrap import N_RESAMPLES, estimate
 from fewshot_seg.errors import check_choice
@@ -22,9 +23,10 @@ def paired(
 
     difference: variant less reference, the mean over scans, folds and classes; Dice in [-1, 1].
     low, high: its 95 % bootstrap interval (INTERVAL_RULE, drawing pairs).
-    p: two-sided Wilcoxon signed-rank test over the blocks, see `signed_rank`; p_holm: the same
-        after Holm's correction for all variants of the frame that have one.
-    n_pairs: blocks that both have. With none, everything else is NaN.
+    p: two-sided Wilcoxon signed-rank test over the scans of the folds, each with the mean of its
+        classes' differences, as the organs of a patient are no independent witnesses; see
+        `signed_rank`. p_holm: the same after Holm's correction for all variants that have one.
+    n_pairs: scans with a class that both have. With none, everything else is NaN.
     For one organ hand in `scores[scores.class_name == "liver"]`.
     Raises OptionError for a reference without scores, DataError as `blocks` does.
     """
@@ -33,7 +35,8 @@ def paired(
     others = [name for name in found.variants if name != reference]
     pairs = differences(found, [(name, reference) for name in others])
     means = estimate(pairs, found.folds, least=-1.0, seed=seed, n_resamples=n_resamples)
-    p = np.array([signed_rank(pairs[:, i]) for i in range(len(others))])
+    by_scan = known_mean(pairs[..., 0], 2)  # scan pair
+    p = np.array([signed_rank(by_scan[:, i]) for i in range(len(others))])
     return pd.DataFrame(
         {
             "variant": np.array(others, dtype=object),
@@ -42,7 +45,7 @@ def paired(
             "high": means.high[:, -1],
             "p": p,
             "p_holm": holm(p),
-            "n_pairs": (~np.isnan(pairs)).sum((0, 2, 3)),
+            "n_pairs": (~np.isnan(by_scan)).sum(0),
         }
     )
 

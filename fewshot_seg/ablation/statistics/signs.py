@@ -86,8 +86,8 @@ def verdict(paper: float, ours: Ours) -> Verdict:
 
 def _ours(found: Blocks, changes: np.ndarray, means: Estimate, pair: int) -> dict[str, Ours]:
     """What was measured of a pair for each class that was run, and for their "mean"."""
-    counts = (~np.isnan(changes)).sum((0, 2))
-    n_pairs = np.append(counts, counts.sum())
+    known = ~np.isnan(changes)
+    n_pairs = np.append(known.sum((0, 2)), known.any((1, 2)).sum())
     return {
         label: Ours(
             float(means.mean[pair, i]),

@@ -39,7 +39,8 @@ def cost_picture(group: Group, cost: str = "gflops") -> Picture:
     """
     check_choice("cost", cost, COSTS)
     heading = COSTS[cost][0]
-    points = pd.DataFrame({"cost": costs(group)[cost], "dice": group.means["mean"] * 100}).dropna()
+    points = pd.DataFrame({"cost": costs(group)[cost], "dice": group.means["mean"] * 100})
+    points = points[points.index.isin(group.complete)].dropna()
     front = pareto(points)
     figure, (axes,) = new_figure(height=3.0 + 0.2 * min(len(front), MOST_NAMES))
     axes.plot(points["cost"], points["dice"], "o", color=GREY, markersize=6, alpha=0.8)
@@ -58,8 +59,9 @@ def cost_picture(group: Group, cost: str = "gflops") -> Picture:
         caption=caption(
             f"Mean Dice over {heading}. Blue: the Pareto front, of which no variant is both "
             "cheaper and better.",
-            f"{missing} variants without this measurement are left out." if missing else "",
-            *group.gaps,
+            f"Left out: {missing} variants without this measurement or without all scores."
+            if missing
+            else "",
             group.note,
         ),
     )
