@@ -16,7 +16,6 @@ from fewshot_seg.errors import CheckpointError
 from fewshot_seg.parsing import parse_toml
 from fewshot_seg.tensorfile import load_tensors, read_words, save_tensors
 
-
 SPARE_BYTES = 2**28
 """For what building a network takes beside its weights."""
 

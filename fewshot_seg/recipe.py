@@ -5,6 +5,7 @@ A recipe is plain data, so it goes into TOML files and checkpoints and comes bac
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,7 @@ class Recipe:
             if not isinstance(table.get(name, {}), Mapping):
                 raise RecipeError(f"[{name}] of the recipe must be a table; got {table[name]!r}")
             parts[name] = dict(table.get(name, {}))
+        parts["weights"] = _factors(parts["weights"])
         return cls(method=table["method"], **parts)
 
     @classmethod
@@ -147,6 +149,13 @@ class Recipe:
             return cls.from_toml(Path(path).read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, RecipeError) as error:
             raise RecipeError(f"cannot read the recipe {path}: {error}") from error
+
+
+def _factors(weights: Mapping[str, Any]) -> dict[str, float]:
+    for name, value in weights.items():
+        if not isinstance(value, int | float) or isinstance(value, bool) or not isfinite(value):
+            raise RecipeError(f"the weight of '{name}' is a number; got {value!r:.60}")
+    return {name: float(value) for name, value in weights.items()}
 
 
 def _plain(value: Any, where: str) -> Any:

@@ -86,9 +86,9 @@ def _connect(ray: Any) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster of ours tells nobody
     try:
         ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        where = f" at RAY_ADDRESS={address}" if address else ""
-        raise OptionError(f"no Ray cluster can be reached{where}: {error}") from error
+    except Exception as error:  # Ray's own have no common class
+        where = f"reached at RAY_ADDRESS={address}" if address else "reached or started"
+        raise OptionError(f"no Ray cluster could be {where}: {error}") from error
 
 
 def room(ray: Any, needs: Needs) -> int:

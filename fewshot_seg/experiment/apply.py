@@ -48,9 +48,7 @@ def segment_with_checkpoint(
         trained_on = size_in(notes) if size is None else (0, 0)
         known = classes_in(notes) if "classes" in notes else {}
         intensity = Intensity.from_dict(notes.get("intensity", {}))
-    height, width = (
-        trained_on if size is None else (size, size) if isinstance(size, int) else size
-    )
+    height, width = trained_on if size is None else (size, size) if isinstance(size, int) else size
     where = _device(device)
     return segment_scans(
         load_method(path, device=where),  # type: ignore[arg-type]  # build has checked its role

@@ -135,9 +135,6 @@ def _scans(folder: Path) -> Any:
     return open_folder(root=folder)
 
 
-
-
-
 def read_stored(path: Path) -> None:
     """Whatever stands in the store, the scan is the same, and the store whole afterwards."""
     data, own = _store(path)

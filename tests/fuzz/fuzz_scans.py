@@ -50,7 +50,7 @@ def nifti_codec(real: list[bytes]) -> Codec:
 
     def decode(content: bytes) -> dict[str, Any]:
         header = nib.Nifti1Header.from_fileobj(io.BytesIO(content), check=False)
-        fields = {name: header[name].tolist() for name in header.keys()}
+        fields = {name: header[name].tolist() for name in header}
         return {"fields": fields, "rest": content[348:]}
 
     def encode(plain: Any) -> bytes:
