@@ -1,18 +1,25 @@
-"""Whether plain data, as a file held it, is of the types that a dataclass says."""
+"""Dataclasses from plain data, as a file held it: each value is of the type that its field says."""
 
 from collections.abc import Mapping
-from dataclasses import fields
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+Made = TypeVar("Made")
 
 
-def check_fields(found: Any) -> None:
-    """Raise TypeError, naming the field, unless a dataclass's values are of their types."""
-    hints = get_type_hints(type(found))
-    for field in fields(found):
-        value, hint = getattr(found, field.name), hints[field.name]
-        if not _fits(value, hint):
-            raise TypeError(f"'{field.name}' is {value!r:.60}, but should be {_name(hint)}")
+def make(cls: type[Made], values: Mapping[str, Any]) -> Made:
+    """The dataclass `cls` with these values; a whole number will do where a number is asked for.
+
+    Raises TypeError, naming the field, for one that is missing, unknown or of another type.
+    """
+    hints = get_type_hints(cls)
+    ready = {}
+    for name, value in values.items():
+        hint = hints.get(name, Any)  # an unknown name is refused by `cls` itself
+        ready[name] = float(value) if type(value) is int and _fits(0.5, hint) else value
+        if not _fits(ready[name], hint):
+            raise TypeError(f"'{name}' is {value!r:.60}, but should be {_name(hint)}")
+    return cls(**ready)
 
 
 def _fits(value: Any, hint: Any) -> bool:
@@ -32,9 +39,7 @@ def _fits(value: Any, hint: Any) -> bool:
         return isinstance(value, Mapping) and all(
             _fits(key, args[0]) and _fits(one, args[1]) for key, one in value.items()
         )
-    if hint in (int, float):  # True is an int to Python; a whole number is a float to JSON
-        return isinstance(value, int | hint) and not isinstance(value, bool)
-    return isinstance(value, hint)
+    return isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
 
 
 def _name(hint: Any) -> str:

@@ -17,7 +17,7 @@ from fewshot_seg.evaluation.provenance import RECONSTRUCTED, provenance
 from fewshot_seg.experiment import evaluate_unlearned
 from fewshot_seg.registry import Registry
 
-PAPERS_WITHOUT_CODE = {"apscl", "apscl_literal", "poissonseg", "srnet"}
+PAPERS_WITHOUT_CODE = {"apscl", "apscl_literal", "apscl_fast", "poissonseg", "srnet"}
 
 
 def entry(value: str, group: str = "fewshot_seg.decoders") -> EntryPoint:

@@ -243,12 +243,15 @@ def test_outlines_lie_where_the_masks_are(opened: Visit) -> None:
 def coloured(visit: Visit, rule: str) -> list[float] | None:
     """Left, right, top and bottom of the pixels that fulfil `rule`, in pixels of the mask."""
     visit.settled()
-    visit.page.wait_for_timeout(300)
     return visit.page.evaluate(
         """() => {
           const canvas = document.querySelector(".stage canvas");
           const { width, height } = canvas;
-          const { data } = canvas.getContext("2d").getImageData(0, 0, width, height);
+          const copy = document.createElement("canvas");
+          Object.assign(copy, { width, height });
+          const pen = copy.getContext("2d", { willReadFrequently: true });
+          pen.drawImage(canvas, 0, 0);
+          const { data } = pen.getImageData(0, 0, width, height);
           const xs = [], ys = [];
           for (let i = 0; i < data.length; i += 4) {
             const r = data[i], b = data[i + 2];
@@ -261,7 +264,7 @@ def coloured(visit: Visit, rule: str) -> list[float] | None:
           const [left, right] = ends(xs), [top, bottom] = ends(ys);
           const line = 2 * 40 / canvas.clientWidth / 2;
           return [left * x + line, (right + 1) * x - line,
-                  top * y + line * 1, (bottom + 1) * y - line * 1];
+                  top * y + line, (bottom + 1) * y - line];
         }""".replace("RULE", rule)
     )
 

@@ -192,7 +192,7 @@ def test_cost_against_dice(latents: Group) -> None:
         figures.cost_picture(latents, "flops")
 
 
-def test_an_incomplete_variant_is_on_no_front(tmp_path: Path) -> None:
+def test_an_incomplete_variant_is_grey_and_on_no_front(tmp_path: Path) -> None:
     rows = [
         *score_rows("whole", {"liver": 0.5, "spleen": 0.5}, labels={}),
         *score_rows("one organ", {"liver": 0.9}, labels={}),
@@ -201,6 +201,8 @@ def test_an_incomplete_variant_is_on_no_front(tmp_path: Path) -> None:
     costs = np.where(scores.drop_duplicates("cell")["variant"] == "whole", 2.0, 1.0)
     study = make_study(tmp_path, rows, cells=cell_rows(scores, (), gflops=costs))
     (group,) = groups(study)
+    board = figures.leaderboard_picture(group)
+    assert line(board, "ours, incomplete") == ([90.0], [1])
     picture = figures.cost_picture(group)
     assert list(picture.figure.axes[0].get_lines()[-1].get_xdata()) == [2.0]
     assert "Left out: 1 variants" in picture.caption

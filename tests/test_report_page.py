@@ -65,7 +65,9 @@ def test_nothing_is_fetched_from_anywhere(written: Path, page: Page) -> None:
 
 def test_the_browser_is_told_to_run_only_the_pages_own_script(page: Page) -> None:
     (policy,) = [
-        tag["content"] for tag in page.all("meta") if tag.get("http-equiv", "").startswith("Content")
+        tag["content"]
+        for tag in page.all("meta")
+        if tag.get("http-equiv", "").startswith("Content")
     ]
     rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
     (script,) = [content for attributes, content in page.scripts if not attributes]

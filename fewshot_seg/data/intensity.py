@@ -13,6 +13,7 @@ from fewshot_seg.data.moments import Moments, stored_moments
 from fewshot_seg.data.pseudo_cache import AUTO
 from fewshot_seg.data.scan import Dataset
 from fewshot_seg.errors import DataError, OptionError, UnknownNameError, did_you_mean
+from fewshot_seg.typed import make
 
 MODALITIES = ("mr", "ct", "picture")
 
@@ -83,13 +84,19 @@ class Intensity:
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> "Intensity":
-        """The inverse of `to_dict`. Raises OptionError for a key it does not know."""
+        """The inverse of `to_dict`. Raises OptionError for a key it does not know, or a value that
+        is no number."""
         unknown = sorted(set(plain) - {"mean", "std", "window"})
         if unknown:
             raise OptionError(f"an intensity has mean, std and window; got {', '.join(unknown)}")
         window = plain.get("window")
-        pair = None if window is None else (float(window[0]), float(window[1]))
-        return cls(plain.get("mean"), plain.get("std"), pair)
+        try:
+            pair = None if window is None else tuple(map(float, window))
+            return make(cls, {**plain, "window": pair})
+        except OptionError:  # which is a TypeError too
+            raise
+        except (TypeError, ValueError) as error:
+            raise OptionError(f"an intensity takes numbers: {error}") from error
 
 
 def _check(image: Volume, name: str) -> None:

@@ -1,9 +1,9 @@
 """Which way a scan's axes run in the patient, and how to present it the way another one runs.
 
-An axis code is the side an axis runs towards: L or R, P or A, I or S. Only whole axes are swapped and
-flipped; no voxel is resampled. Of all turns that mirror nothing, the one is taken that leaves the
-smallest rotation between the two, so oblique scans are presented as much alike as can be, and the
-choice depends on where the voxels lie in the patient, never on the order in which a file stores them.
+An axis code is the side an axis runs towards: L or R, P or A, I or S. Only whole axes are swapped
+and flipped; no voxel is resampled. Of the turns that mirror nothing, the one is taken that leaves
+the smallest rotation between the two, so oblique scans are presented as much alike as can be; and
+the choice depends on where voxels lie in the patient, never on the order in which a file has them.
 """
 
 from dataclasses import replace

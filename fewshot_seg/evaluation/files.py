@@ -11,7 +11,7 @@ from typing import Any
 
 from fewshot_seg.data.atomic import write_bytes
 from fewshot_seg.evaluation.scores import ScanScore, Unscored
-from fewshot_seg.typed import check_fields
+from fewshot_seg.typed import make
 
 
 def plain(entry: Any) -> dict[str, Any]:
@@ -32,8 +32,7 @@ def scan_score(data: Mapping[str, Any]) -> ScanScore:
     for name in ("dice", "hd95", "assd", "slice_dice"):
         if data.get(name) == "nan":
             values[name] = math.nan
-    score = ScanScore(**values)
-    check_fields(score)
+    score = make(ScanScore, values)
     if not (math.isnan(score.dice) or 0 <= score.dice <= 1):
         raise ValueError(f"the Dice {score.dice} does not lie between 0 and 1")
     return score
@@ -41,9 +40,7 @@ def scan_score(data: Mapping[str, Any]) -> ScanScore:
 
 def unscored(data: Mapping[str, Any]) -> Unscored:
     """A class without a score. Raises TypeError as `scan_score`."""
-    found = Unscored(**data)
-    check_fields(found)
-    return found
+    return make(Unscored, data)
 
 
 def json_bytes(data: Mapping[str, Any]) -> bytes:

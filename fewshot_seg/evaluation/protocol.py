@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from fewshot_seg.typed import check_fields
+from fewshot_seg.typed import make
 
 DICE_RULE = "TP, FP and FN pooled over a scan's scored slices; mean over scans, then folds"
 
@@ -85,6 +85,4 @@ class Protocol:
         """The inverse of `to_dict`. Raises TypeError for fields that are missing, unknown or of
         another type."""
         lists = {name: tuple(data[name]) for name in ("folds", "seeds", "size") if name in data}
-        found = cls(**{**data, **lists})
-        check_fields(found)
-        return found
+        return make(cls, {**data, **lists})

@@ -15,7 +15,7 @@ from fewshot_seg.evaluation.scores import FoldScores, ScanScore, Unscored
 from fewshot_seg.evaluation.summary import ClassSummary, Metric, fold_mean, summarise
 from fewshot_seg.evaluation.table import results_table
 from fewshot_seg.parsing import parse_json
-from fewshot_seg.typed import check_fields
+from fewshot_seg.typed import make
 
 FORMAT = 1
 
@@ -127,9 +127,8 @@ class Results:
                 tuple(unscored(entry) for entry in data["skipped"]),
             )
             protocol = Protocol.from_dict(data["protocol"])
-            found = cls(protocol, scores, data["name"], data["provenance"])
-            check_fields(found)
-            return found
+            head = {name: data[name] for name in ("name", "provenance")}
+            return make(cls, {**head, "protocol": protocol, "scores": scores})
         except OSError as error:
             raise DataError(f"{path} cannot be read: {error.strerror}") from error
         except (ValueError, KeyError, TypeError) as error:

@@ -15,6 +15,7 @@ from fewshot_seg.data.selfsupervised import MixedSource, SuperpixelSource
 from fewshot_seg.data.superpixels import pseudo_superpixels
 from fewshot_seg.data.supervoxel_source import SupervoxelSource
 from fewshot_seg.errors import OptionError, check_choice, did_you_mean
+from fewshot_seg.typed import make
 
 SOURCES = ("supervised", "superpixel", "supervoxel")
 SELF_SUPERVISED = ("superpixel", "supervoxel")
@@ -82,7 +83,8 @@ class EpisodeSettings:
 
     @classmethod
     def from_dict(cls, table: Mapping[str, Any]) -> "EpisodeSettings":
-        """Settings by name, the rest at their defaults. Raises OptionError for an unknown name."""
+        """Settings by name, the rest at their defaults. Raises OptionError for an unknown name
+        or a value of another type."""
         known = [one.name for one in fields(cls)]
         for name in table:
             if name not in known:
@@ -90,7 +92,12 @@ class EpisodeSettings:
                     f"episodes have no setting '{name}'{did_you_mean(name, known)} "
                     f"They take: {', '.join(known)}."
                 )
-        return cls(**table)
+        try:
+            return make(cls, table)
+        except OptionError:  # which is a TypeError too
+            raise
+        except TypeError as error:
+            raise OptionError(f"the episodes' setting {error}") from error
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

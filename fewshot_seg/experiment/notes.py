@@ -12,7 +12,7 @@ from fewshot_seg.data.folds import Fold, make_folds
 from fewshot_seg.data.intensity import Intensity
 from fewshot_seg.data.scan import Dataset
 from fewshot_seg.errors import CheckpointError, OptionError
-from fewshot_seg.typed import check_fields
+from fewshot_seg.typed import make
 
 FINAL = "final.safetensors"
 
@@ -115,8 +115,9 @@ class RunNotes:
         values = {name: table[name] for name in needed}
         window = table.get("window")
         with understanding(source):
-            notes = cls(
-                **{
+            notes = make(
+                cls,
+                {
                     **values,
                     **{name: tuple(table[name]) for name in ("ids", "novel", "base")},
                     "size": size_in(table),
@@ -124,9 +125,8 @@ class RunNotes:
                     "intensity": Intensity.from_dict(table["intensity"]),
                     "window": None if window is None else (float(window[0]), float(window[1])),
                     "episodes": str(table.get("episodes", "")),
-                }
+                },
             )
-            check_fields(notes)
             if not {*notes.novel, *notes.base} <= set(notes.classes):
                 raise ValueError("classes that have no name")
             if not 0 <= notes.fold < notes.n_folds:

@@ -13,7 +13,7 @@ from fewshot_seg.checkpoint import HasToml, read_header, save_method
 from fewshot_seg.errors import CheckpointError
 from fewshot_seg.parsing import parse_toml
 from fewshot_seg.tensorfile import flush, load_tensors, save_tensors
-from fewshot_seg.typed import check_fields
+from fewshot_seg.typed import make
 
 KEPT = 2
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.toml"
@@ -98,15 +98,20 @@ def clear_drafts(folder: Path) -> None:
 
 def _folders(folder: Path) -> list[Path]:
     """Oldest first."""
-    return sorted(folder.glob("step_*"), key=lambda path: int(path.name.split("_")[1]))
+    found = {path: path.name.removeprefix("step_") for path in folder.glob("step_*")}
+    return sorted((path for path, step in found.items() if step.isdecimal()), key=_step)
+
+
+def _step(path: Path) -> int:
+    return int(path.name.removeprefix("step_"))
 
 
 def _read(path: Path) -> Snapshot:
     """Read and check all three files. Raises CheckpointError."""
     try:
         state = parse_toml((path / STATE).read_text(encoding="utf-8"))
-        snapshot = Snapshot(path, state["step"], float(state["seconds"]), state["scaler"])
-        check_fields(snapshot)
+        told = {name: state[name] for name in ("step", "seconds", "scaler")}
+        snapshot = make(Snapshot, {"path": path, **told})
         checksums = {MODEL: state["model"], OPTIMIZER: state["optimizer"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path / STATE} cannot be read: {error}") from error

@@ -10,9 +10,15 @@ from reliable_cases import LEARNING, METHODS, episode, small
 from tiny_training import TinyRecipe, settings
 from torch import Tensor, nn
 
+from fewshot_seg.data.augment import Augmentation
+from fewshot_seg.data.intensity import Intensity
+from fewshot_seg.data.loader import EpisodeLoader
+from fewshot_seg.data.phantom import abdomen
+from fewshot_seg.data.prepare import PreparedScan, prepare
 from fewshot_seg.episode import Episode
 from fewshot_seg.evaluation.pairs import Part
 from fewshot_seg.evaluation.predict import log_odds
+from fewshot_seg.experiment.episodes import EpisodeSettings, make_source
 from fewshot_seg.needs import needs_of
 from fewshot_seg.testing import make_episode
 from fewshot_seg.training import train
@@ -67,6 +73,53 @@ def test_another_seed_gives_other_numbers(tmp_path: Path) -> None:
     """So that the comparison above compares something: apscl draws its latents."""
     one, other = (trained("apscl", tmp_path / str(seed), seed=seed) for seed in (0, 1))
     assert any(not torch.equal(one[key], other[key]) for key in one)
+
+
+SOURCES: dict[str, dict[str, Any]] = {
+    "labels, strong augmentation": {"source": "supervised"},
+    "superpixels": {"source": "superpixel"},
+    "supervoxels": {"source": "supervoxel"},
+    "a mixture": {"pseudo": 0.5, "pseudo_source": "superpixel"},
+}
+
+
+@pytest.fixture(scope="module")
+def scans() -> list[PreparedScan]:
+    dataset = abdomen(n_scans=2, size=32, n_slices=8)
+    return [prepare(dataset.load(one), size=None, intensity=Intensity()) for one in dataset.ids]
+
+
+@pytest.mark.parametrize("case", SOURCES)
+def test_every_source_draws_the_same_episodes_in_any_process(
+    case: str, scans: list[PreparedScan]
+) -> None:
+    source = make_source(
+        scans,
+        EpisodeSettings.from_dict(SOURCES[case]),
+        base=(2, 3),
+        novel=(1,),
+        setting="leave_one_organ",
+        needs=("auxiliary", "second_view", "unlabelled"),
+        augmentation=Augmentation.strong(),
+    )
+    alone, *others = (
+        list(EpisodeLoader(source, episodes_per_step=2, n_steps=4, workers=workers))
+        for workers in (0, 1, 2)
+    )
+    for steps in others:
+        for one, other in zip(alone, steps, strict=True):
+            assert all(map(torch.equal, tensors(one), tensors(other)))
+
+
+def tensors(task: Episode) -> list[Tensor]:
+    found: list[Tensor] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        found.append(tensor)
+        return tensor
+
+    task.map(keep)
+    return found
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -95,9 +95,7 @@ def segmented(
     for path, query in zip(paths, queries, strict=True):
         nib.save(query, path)
     support = example.save(folder, "example")
-    report = segment_scans(
-        method, [support], paths, out=folder / "out", size=SIZE, precision="32"
-    )
+    report = segment_scans(method, [support], paths, out=folder / "out", size=SIZE, precision="32")
     assert report.ok, report.failures
     answers = [nib.load(one.labels) for one in report.written]
     for path, answer in zip(paths, answers, strict=True):

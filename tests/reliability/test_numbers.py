@@ -103,9 +103,7 @@ def test_extremes_leave_every_number_finite(
 
 @pytest.mark.parametrize("shape", [(2, 2), (2, 6), (6, 2)])
 @pytest.mark.parametrize("name", METHODS)
-def test_maps_of_two_positions_leave_every_number_finite(
-    name: str, shape: tuple[int, int]
-) -> None:
+def test_maps_of_two_positions_leave_every_number_finite(name: str, shape: tuple[int, int]) -> None:
     """The coarsest map of each network is two positions high, or wide, or both."""
     size = (stride(name) * shape[0], stride(name) * shape[1])
     method = small(name, size)

@@ -52,7 +52,9 @@ def strangers(site: Path) -> None:
 def test_names_and_list_answer_and_import_none_of_them(site: Path) -> None:
     strangers(site)
     assert {*IMPORTS, "fine", "cosine"} <= set(names("decoders"))
-    program = f"import sys; sys.path.insert(0, {str(site)!r}); from fewshot_seg.cli import app; app()"
+    program = (
+        f"import sys; sys.path.insert(0, {str(site)!r}); from fewshot_seg.cli import app; app()"
+    )
     told = subprocess.run(
         [sys.executable, "-c", program, "list", "decoders"],
         capture_output=True, text=True, check=True, timeout=60,
@@ -101,7 +103,9 @@ def test_an_entry_that_names_no_module_is_named(site: Path) -> None:
     install(site, "seg-odd", "decoders", "odd = no module :::")
     with pytest.raises(PluginError, match=r"'odd' from seg-odd 0\.2\.0 failed to load"):
         Registry("decoder").get("odd")
-    program = f"import sys; sys.path.insert(0, {str(site)!r}); from fewshot_seg.cli import app; app()"
+    program = (
+        f"import sys; sys.path.insert(0, {str(site)!r}); from fewshot_seg.cli import app; app()"
+    )
     told = subprocess.run(
         [sys.executable, "-c", program, "list", "decoders"],
         capture_output=True, text=True, check=False, timeout=60,

@@ -26,13 +26,19 @@ def leaderboard_picture(group: Group) -> Picture:
     places = np.arange(len(names))
     figure, (axes,) = new_figure(height=1.3 + 0.3 * len(names))
     axes.hlines(places, shown["low"], shown["high"], color=COLOURS[0], linewidth=2, alpha=0.6)
-    axes.plot(shown["mean"], places, "o", color=COLOURS[0], markersize=7, label="ours")
+    whole = np.array([name in group.complete for name in names])
+    for which, colour, label in ((whole, COLOURS[0], "ours"), (~whole, GREY, "ours, incomplete")):
+        if which.any():
+            axes.plot(
+                shown["mean"][which], places[which], "o", color=colour, markersize=7, label=label
+            )
     paper = [group.study.paper.get(name, {}).get(MEAN, np.nan) for name in names]
     if not np.isnan(paper).all():
         axes.plot(
             paper, places, "D", color="none", markeredgecolor=COLOURS[1], markersize=7,
             markeredgewidth=1.6, label="paper",
         )  # fmt: skip
+    if len(axes.get_lines()) > 1:
         legend(figure, axes)
     as_list(axes, names)
     entitle(axes, x="mean Dice (%)")

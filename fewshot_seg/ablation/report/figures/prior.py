@@ -105,6 +105,5 @@ def _spread(axes: Axes, spread: pd.DataFrame) -> None:
         spread.index, spread["low"], spread["high"], color=COLOURS[2], alpha=0.15, linewidth=0
     )
     axes.axhline(COLLAPSED, color=GREY, linestyle=":", linewidth=1.2)
-    if (spread["mean"] > 0).any():
-        axes.set_yscale("log")
+    axes.set_yscale("symlog", linthresh=COLLAPSED)  # a collapsed latent may have exactly 0
     entitle(axes, x="step", title="variance of the latent's mean over images")

@@ -16,7 +16,7 @@ def significance(group: Group) -> TableData | None:
         Column("difference", "difference (points)"),
         Column("p", "p"),
         Column("p_holm", "p after Holm"),
-        Column("n_pairs", "pairs"),
+        Column("n_pairs", "scans"),
     ]
     rows: list[list[Cell]] = []
     for variant in group.variants:
@@ -34,7 +34,8 @@ def significance(group: Group) -> TableData | None:
         )
     note = (
         f"Mean Dice minus that of {group.reference}, in points of per cent, with its 95 % "
-        "bootstrap interval; p: Wilcoxon signed-rank over scans that both have."
+        "bootstrap interval. p: Wilcoxon's signed-rank test over the scans that both have, "
+        "classes and seeds averaged."
     )
     title = f"Differences from {group.reference}"
     return named(group, "significance", title, columns, rows, note)

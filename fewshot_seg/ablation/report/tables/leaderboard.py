@@ -71,7 +71,7 @@ def dice_column(
         rivals = rivals[rivals.index.isin(group.complete)]
     best = rivals.max() if len(rivals) else math.nan
     return [
-        _number(row, interval, best=name in rivals.index and row["mean"] == best)
+        _number(row, interval, best=bool(name in rivals.index and row["mean"] == best))
         for name, row in rows.iterrows()
     ]
 
@@ -82,7 +82,7 @@ def _number(row: pd.Series, interval: bool, *, best: bool) -> Number:
         sd=float(row["sd"]),
         low=float(row["low"]) if interval else math.nan,
         high=float(row["high"]) if interval else math.nan,
-        best=bool(best),
+        best=best,
     )
 
 
