@@ -237,6 +237,12 @@ def test_from_the_command_line(tmp_path: Path) -> None:
     ran = CliRunner().invoke(app, call)
     assert ran.exit_code == 0, ran.output
     assert "1 cells: 1 done" in ran.output
+    told = CliRunner().invoke(app, ["report", str(out)])
+    assert told.exit_code == 0, told.output
+    assert (out / "report" / "index.html").exists()
+    lines = (out / "report" / "scores.csv").read_text(encoding="utf-8").splitlines()
+    assert lines[0].endswith("device,date,commit")
+    assert len(lines) == 1 + len(read_study(out).scores)
     file.write_text(tomli_w.dumps({**TINY, "axes": 1}), encoding="utf-8")
     wrong = CliRunner().invoke(app, call)
     assert wrong.exit_code == 2

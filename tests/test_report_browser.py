@@ -2,18 +2,16 @@
 
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 pytest.importorskip("pandas", reason="reports need the extra `ablation`")
 pytest.importorskip("jinja2", reason="reports need the extra `ablation`")
-playwright_api = pytest.importorskip(
-    "playwright.sync_api", reason="browser tests need the package playwright"
-)
+pytest.importorskip("playwright", reason="browser tests need the package playwright")
 
 from page_cases import DICE, SHIFTS, page_study
+from playwright.sync_api import Browser, sync_playwright
 
 from fewshot_seg.ablation.report.page import write_report
 
@@ -61,11 +59,11 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
+def chromium() -> Iterator[Browser]:
     path = shutil.which("chromium") or shutil.which("chromium-browser")
     if path is None:
         pytest.skip("no chromium on this machine")
-    with playwright_api.sync_playwright() as playwright:
+    with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield browser
         browser.close()
@@ -74,9 +72,9 @@ def chromium() -> Iterator[Any]:
 class Visit:
     """A page that was opened, what it asked the network for, and what it complained about."""
 
-    def __init__(self, browser: Any, address: str, **options: Any) -> None:
+    def __init__(self, browser: Browser, address: str, **options: Any) -> None:
         self.page = browser.new_page(**options)
-        self.page.set_default_timeout(60_000)
+        self.page.set_default_timeout(180_000)  # a busy machine is no defect of the page
         self.requests: list[str] = []
         self.complaints: list[str] = []
         self.page.on("request", lambda request: self.requests.append(request.url))
@@ -100,7 +98,7 @@ class Visit:
 
 
 @pytest.fixture(scope="module")
-def opened(chromium: Any, address: str) -> Iterator[Visit]:
+def opened(chromium: Browser, address: str) -> Iterator[Visit]:
     visit = Visit(chromium, address)
     yield visit
     assert visit.complaints == []  # whatever the tests did with it
@@ -116,7 +114,7 @@ def test_it_loads_without_a_complaint_and_asks_nobody(opened: Visit, address: st
     assert min(widths) > 100
 
 
-def test_what_others_put_into_the_page_does_not_run(chromium: Any, address: str) -> None:
+def test_what_others_put_into_the_page_does_not_run(chromium: Browser, address: str) -> None:
     visit = Visit(chromium, address)
     visit.page.evaluate("""() => {
       const script = document.createElement("script");
@@ -288,7 +286,7 @@ def test_class_scan_and_variant_can_be_chosen(opened: Visit) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_on_a_phone_nothing_sticks_out_and_all_words_can_be_read(
-    chromium: Any, address: str, scheme: str
+    chromium: Browser, address: str, scheme: str
 ) -> None:
     visit = Visit(chromium, address, viewport=PHONE, color_scheme=scheme)
     contrasts = visit.page.evaluate(READ_CONTRAST)
@@ -306,7 +304,7 @@ def test_on_a_phone_nothing_sticks_out_and_all_words_can_be_read(
 
 
 def test_the_keyboard_reaches_every_control_and_shows_where_it_is(
-    chromium: Any, address: str
+    chromium: Browser, address: str
 ) -> None:
     visit = Visit(chromium, address, reduced_motion="reduce")
     page = visit.page

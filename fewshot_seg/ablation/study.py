@@ -55,6 +55,12 @@ def load_results(folder: Path | str) -> "pd.DataFrame":
     return read_study(folder).scores
 
 
+def scores_table(study: Study) -> str:
+    """Every score with the device, date and commit of its cell, as CSV."""
+    origin = study.cells[["cell", "device", "date", "commit"]]
+    return str(study.scores.merge(origin, on="cell", how="left").to_csv(index=False))
+
+
 def read_study(folder: Path | str) -> Study:
     """All that stands in a study's folder, finished or not.
 

@@ -25,6 +25,9 @@ def ablate(
     gpus_per_run: Annotated[
         float, typer.Option(help="Of each cell on a Ray cluster, 0.25 for four on a GPU.", min=0)
     ] = 0.0,
+    cpus_per_run: Annotated[
+        int, typer.Option(help="Cores of each cell on a Ray cluster.", min=1)
+    ] = 1,
     max_failures: Annotated[
         int | None, typer.Option(help="Stop after so many failed cells.", min=1)
     ] = None,
@@ -70,6 +73,7 @@ def ablate(
         folder,
         engine=engine,
         gpus_per_run=gpus_per_run,
+        cpus_per_run=cpus_per_run,
         max_failures=max_failures,
         device=device,
         console=console if engine == "local" else None,
@@ -94,11 +98,17 @@ def report(
         typer.Option("--out", help="Where to; the study's folder `report` unless given."),
     ] = None,
 ) -> None:
-    """A page to look at, and tables in Markdown, LaTeX and CSV, of a study.
+    """A page to look at, tables in Markdown, LaTeX and CSV, and every score, of a study.
 
     [bold]Example[/]  fewshot-seg report studies/table2
     """
+    from fewshot_seg.ablation import read_study
     from fewshot_seg.ablation.report.page import write_report
+    from fewshot_seg.ablation.study import scores_table
+    from fewshot_seg.data.atomic import write_bytes
 
-    page = write_report(folder, folder / "report" if target is None else target)
-    out().print(Text(f"written: {page}"), soft_wrap=True)
+    study = read_study(folder)
+    place = folder / "report" if target is None else target
+    page = write_report(study, place)
+    write_bytes(place / "scores.csv", scores_table(study).encode())
+    out().print(Text(f"written: {page}, tables and scores.csv beside it"), soft_wrap=True)

@@ -109,8 +109,8 @@ def _words(choices: Choices, n_shown: int, problems: tuple[str, ...]) -> tuple[s
     """What is shown, what was left out, and why."""
     told = [
         "Best, median and worst are by the mean Dice of the variants shown. A variant's prediction "
-        f"is that of its lowest seed. Of more than {MOST_SLICES} slices every second, third, ... is "
-        "shown."
+        f"is that of its lowest seed. Of more than {MOST_SLICES} slices only every second, third "
+        "and so on is shown."
     ]
     if n_shown < choices.n_scans:
         told.append(
