@@ -17,14 +17,14 @@ SIZED = frozenset({"empty", "zeros", "ones", "full", "rand", "randn", "empty_str
 that is there already."""
 
 
-class Allowance(TorchDispatchMode):
+class Allowance(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own
     """Within, raises CheckpointError when new tensors would take more than `n_bytes` together.
 
     what: who asks for them, for the message.
     """
 
     def __init__(self, n_bytes: int, *, what: str) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.n_bytes, self.what = n_bytes, what
         self._taken = 0
 

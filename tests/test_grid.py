@@ -47,7 +47,7 @@ def test_overrides_reach_the_recipe(plan: Plan) -> None:
     assert second.recipe.decoder.options["scale"] == 20.0
     assert first.recipe.training["steps"] == 4
     assert first.recipe.encoder is not None
-    assert first.recipe.encoder.name == "timm"
+    assert first.recipe.encoder.name == "unet"
 
 
 def test_the_same_file_gives_the_same_addresses(plan: Plan) -> None:

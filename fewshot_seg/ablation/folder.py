@@ -18,7 +18,6 @@ from fewshot_seg.ablation.cell import FORMAT
 from fewshot_seg.data.atomic import write_bytes
 from fewshot_seg.errors import DataError, OptionError
 from fewshot_seg.parsing import parse_json
-from fewshot_seg.parsing import parse_json
 
 DONE, FAILED, DAMAGED, MISSING = STATES = ("done", "failed", "damaged", "missing")
 

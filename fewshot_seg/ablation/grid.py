@@ -10,7 +10,6 @@ from fewshot_seg.ablation.columns import RESERVED
 from fewshot_seg.ablation.request import check_protocol
 from fewshot_seg.errors import OptionError, did_you_mean
 from fewshot_seg.parsing import parse_toml
-from fewshot_seg.parsing import parse_toml
 
 TABLES = ("set", "training", "episodes", "protocol", "data", "paper")
 LISTS = ("axis", "variant", "skip")

@@ -90,7 +90,8 @@ def run(
     workers: Engine
     with ExitStack() as held:
         if engine == "ray":
-            from fewshot_seg.ablation.ray_engine import Needs, ray_engine
+            from fewshot_seg.ablation.ray_cluster import Needs
+            from fewshot_seg.ablation.ray_engine import ray_engine
 
             needs = Needs(gpus=gpus_per_run, cpus=cpus_per_run)
             workers = held.enter_context(
