@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from fewshot_seg.checkpoint import save_method
+from fewshot_seg.lock import locked
 from fewshot_seg.tensorfile import cannot_write
-from fewshot_seg.training.lock import locked
 from fewshot_seg.training.log import Log, read_log
 from fewshot_seg.training.provenance import commit, device_name, versions
 from fewshot_seg.training.run import Request, RunFolder
@@ -50,8 +50,9 @@ class Records:
 
     def open(self) -> Start:
         """Lock the folder and find where to start. Raises CheckpointError."""
-        with _writing(self.folder.path):
-            self._held.enter_context(locked(self.folder.path))
+        path = self.folder.path
+        with _writing(path):
+            self._held.enter_context(locked(path / "lock", doing=f"training into {path}"))
         self.folder.claim(self.request)
         if self.folder.final.exists():
             return Start(final=self.folder.final)

@@ -81,6 +81,8 @@ class RunFolder:
     def newest(self) -> tuple[Snapshot | None, list[str]]:
         """The checkpoint to go on from, and complaints about damaged newer ones."""
         clear_drafts(self.checkpoints)
+        for draft in self.path.glob(".*.tmp"):  # of a process that was killed
+            draft.unlink()
         return newest_snapshot(self.checkpoints)
 
     def add_session(self, session: Mapping[str, Any]) -> None:

@@ -1,10 +1,8 @@
 """A label volume lies where its scan lies, however the scan is stored, turned, spaced and sized."""
 
-import re
 from collections.abc import Sequence
 from itertools import permutations, product
 from pathlib import Path
-from typing import NamedTuple
 
 import nibabel as nib
 import numpy as np
@@ -13,13 +11,12 @@ import SimpleITK as sitk
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.spatial.transform import Rotation
+from patients import LEFT, RIGHT, Pair, Place, patient
 from tiny_methods import Patches
 from torch import nn
 
-from fewshot_seg import batching, build
-from fewshot_seg.errors import DataError
-from fewshot_seg.inference import SegmentationReport, segment_scans
+from fewshot_seg import build
+from fewshot_seg.inference import segment_scans
 
 SIZE = 32
 TURNS = [
@@ -28,53 +25,6 @@ TURNS = [
     for flips in product((1, -1), repeat=3)
 ]
 """Every way to store one volume: 6 orders of its axes, each in 8 directions."""
-LEFT, RIGHT = 1, 2
-
-Vector = tuple[float, float, float]
-
-
-class Place(NamedTuple):
-    """How a scan's voxels lie in the patient: a rotation vector in degrees, and millimetres."""
-
-    turn: Vector = (0.0, 0.0, 0.0)
-    spacing: Vector = (2.0, 2.0, 2.0)
-
-    def affine(self, shape: Sequence[int]) -> np.ndarray:
-        """RAS+, with the patient's origin in the middle of the volume."""
-        affine = np.eye(4)
-        rotation = Rotation.from_rotvec(self.turn, degrees=True).as_matrix()
-        affine[:3, :3] = rotation * self.spacing
-        affine[:3, 3] = -affine[:3, :3] @ ((np.array(shape) - 1) / 2)
-        return affine
-
-
-class Pair(NamedTuple):
-    """A scan and its labels."""
-
-    image: nib.Nifti1Image
-    labels: nib.Nifti1Image
-
-    def save(self, folder: Path, name: str) -> tuple[Path, Path]:
-        paths = folder / f"{name}.nii", folder / f"{name}_labels.nii"
-        nib.save(self.image, paths[0])
-        nib.save(self.labels, paths[1])
-        return paths
-
-
-def patient(place: Place, shape: tuple[int, int, int] = (9, 8, 7), seed: int = 0) -> Pair:
-    """A box of two organs, LEFT and RIGHT of the patient's middle, neither looking like its
-    mirror image; everything is laid out by where a voxel lies, not by its index."""
-    affine = place.affine(shape)
-    index = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1)
-    where = index @ affine[:3, :3].T + affine[:3, 3]
-    extent = np.abs(where).reshape(-1, 3).max(0) + 1e-3
-    right, front, up = np.moveaxis(where / extent, -1, 0)
-    labels = np.zeros(shape, np.uint8)
-    labels[(right < -0.05) & (front > -0.6) & (up < 0.9)] = LEFT
-    labels[(right > 0.05) & (front < 0.6) & (up < 0.9)] = RIGHT
-    noise = np.random.default_rng(seed).normal(size=shape)
-    image = (2.0 * labels + front + 0.3 * noise).astype(np.float32)
-    return Pair(nib.Nifti1Image(image, affine), nib.Nifti1Image(labels, affine))
 
 
 def network() -> nn.Module:
@@ -268,48 +218,3 @@ def test_scans_in_other_formats_are_answered_where_they_lie(
     for corner in product(*((0, size - 1) for size in shape)):
         there = scan.TransformIndexToPhysicalPoint(corner)
         assert answer.TransformIndexToPhysicalPoint(corner) == pytest.approx(there, abs=1e-3)
-
-
-# Scans of impossible size
-
-
-@pytest.mark.parametrize("times", [1e3, 1e-3])
-def test_millimetres_that_cannot_be_are_refused_before_memory_is_taken(
-    times: float, tmp_path: Path
-) -> None:
-    """A header whose unit is wrong would ask for a canvas of gigabytes, or show a dot."""
-    scan = patient(Place(spacing=(2.0 * times,) * 3)).image
-    nib.save(scan, tmp_path / "scan.nii")
-    example = patient(Place()).save(tmp_path, "example")
-    report = segment_scans(
-        build("copy"), [example], [tmp_path / "scan.nii"], out=tmp_path / "out", size=SIZE
-    )
-    assert not report.written
-    assert re.search(r"scan scan spans .* times the field .* check the spacing", _reason(report))
-
-
-def _reason(report: SegmentationReport) -> str:
-    return report.failures[0].reason
-
-
-def test_labelled_scans_of_different_units_are_refused(tmp_path: Path) -> None:
-    large = patient(Place(spacing=(2000.0,) * 3)).save(tmp_path, "large")
-    small = patient(Place()).save(tmp_path, "small")
-    with pytest.raises(DataError, match=r"scan large spans 1e\+03 times the field of view"):
-        segment_scans(build("copy"), [small, large], [small[0]], out=tmp_path / "out", size=SIZE)
-
-
-def test_a_field_of_view_that_memory_does_not_hold_is_shown_smaller(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(batching, "free_memory", lambda device: 2**25)
-    scan = patient(Place(spacing=(12.0, 12.0, 12.0))).image
-    nib.save(scan, tmp_path / "scan.nii")
-    example = patient(Place()).save(tmp_path, "example")
-    report = segment_scans(
-        build("copy"), [example], [tmp_path / "scan.nii"], out=tmp_path / "out", size=SIZE
-    )
-    assert report.ok, report.failures
-    noted = " ".join(report.written[0].notes)
-    assert re.search(r"times smaller \(a slice of .* GiB of memory", noted)
-    assert nib.load(report.written[0].labels).shape == scan.shape

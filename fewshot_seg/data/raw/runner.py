@@ -2,9 +2,10 @@
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, contextmanager
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from threading import Thread
@@ -18,6 +19,7 @@ from fewshot_seg.data.raw.sets import RawScan, RawSet, raw_set
 from fewshot_seg.data.raw.tree import open_tree
 from fewshot_seg.data.raw.write import write_scan
 from fewshot_seg.errors import DataError, FewshotSegError, OptionError
+from fewshot_seg.lock import locked
 
 OnScan = Callable[[Outcome], None]
 
@@ -74,25 +76,23 @@ def prepare_found(
     among the outcomes, and no file of it is left.
     workers: processes; with more than one, a script needs the `if __name__ == "__main__"` guard.
     on_scan: called with each outcome as it comes.
-    Raises DataError when the folder cannot be written or holds other scans, OptionError for no
-    workers.
+    Raises DataError when the folder cannot be written, holds other scans or is being written by
+    another process, OptionError for no workers.
     """
     if workers < 1:
         raise OptionError(f"workers must be at least 1; got {workers}")
     folder = Path(out) / found.made.folder
-    cases = _start(folder, found.made)
-    jobs = [
-        Job(found.made.name, found.raw, folder, scan, cases.get(scan.id)) for scan in found.scans
-    ]
-    outcomes: dict[str, Outcome] = {}
-    for outcome in _outcomes(jobs, min(workers, len(jobs))):
-        outcomes[outcome.id] = outcome
-        cases.pop(outcome.id, None)
-        if outcome.case is not None:
-            cases[outcome.id] = outcome.case
-        write_cases(folder, found.made, cases.values())
-        if on_scan is not None:
-            on_scan(outcome)
+    with _alone(folder):
+        cases = _start(folder, found.made)
+        outcomes: dict[str, Outcome] = {}
+        for outcome in _outcomes(_jobs(found, folder, cases), min(workers, len(found.scans))):
+            outcomes[outcome.id] = outcome
+            cases.pop(outcome.id, None)
+            if outcome.case is not None:
+                cases[outcome.id] = outcome.case
+            write_cases(folder, found.made, cases.values())
+            if on_scan is not None:
+                on_scan(outcome)
     return RawReport(
         name=found.made.name,
         folder=folder,
@@ -129,6 +129,26 @@ def prepare_scan(job: Job) -> Outcome:
         for name in (f"image_{scan.id}.nii.gz", f"label_{scan.id}.nii.gz"):
             (job.folder / name).unlink(missing_ok=True)
         return Outcome(scan.id, "failed", None, str(error) or type(error).__name__)
+
+
+def _jobs(found: Found, folder: Path, cases: Mapping[str, Case]) -> list[Job]:
+    return [
+        Job(found.made.name, found.raw, folder, scan, cases.get(scan.id)) for scan in found.scans
+    ]
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Two processes would clear away each other's drafts. Raises DataError for a second one."""
+    lock = folder.with_name(f".{folder.name}.lock")  # beside it: in it are scans only
+    with ExitStack() as held:
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            doing = f"preparing scans in {folder}"
+            held.enter_context(locked(lock, doing=doing, refusal=DataError))
+        except OSError as error:
+            raise DataError(f"{folder} cannot be written: {error.strerror or error}") from error
+        yield
 
 
 def _start(folder: Path, made: RawSet) -> dict[str, Case]:

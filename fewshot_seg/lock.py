@@ -1,4 +1,4 @@
-"""One process at a time in a run folder.
+"""One process at a time in a folder.
 
 The operating system holds the lock, so it ends with its process, however that ends; the file's text
 only says whose it is. (A POSIX record lock, unlike `flock`, is not inherited by loader workers that
@@ -12,17 +12,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fewshot_seg.errors import CheckpointError
+from fewshot_seg.errors import CheckpointError, FewshotSegError
 
 _held: set[Path] = set()  # record locks do not see a second run within the process
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold `folder`. Raises CheckpointError when another living process does."""
-    path = (folder / "lock").resolve()
+def locked(
+    path: Path, *, doing: str, refusal: type[FewshotSegError] = CheckpointError
+) -> Iterator[None]:
+    """Hold the file `path`, which is made. Raises `refusal` when another living process does.
+
+    doing: what for, and where, as in "training into runs/a", for the message.
+    """
+    path = path.resolve()
     if path in _held:
-        raise CheckpointError(f"this process is already training into {folder}")
+        raise refusal(f"this process is already {doing}")
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         try:
@@ -30,8 +35,8 @@ def locked(folder: Path) -> Iterator[None]:
         except OSError as error:
             os.lseek(descriptor, 0, os.SEEK_SET)
             owner = os.read(descriptor, 200).decode(errors="replace") or "another process"
-            raise CheckpointError(
-                f"{owner} is training into {folder}; wait for it, end it, or choose another folder"
+            raise refusal(
+                f"{owner} is {doing}; wait for it, end it, or choose another folder"
             ) from error
         _held.add(path)
         os.ftruncate(descriptor, 0)
