@@ -73,7 +73,7 @@ def facts(study: Study, groups: tuple[Group, ...]) -> tuple[Fact, ...]:
 def _best(groups: tuple[Group, ...]) -> Iterator[Fact]:
     if len(groups) != 1:
         return
-    name = groups[0].means["mean"].idxmax()
+    name = groups[0].ranking[0]
     mean, low, high = (100 * groups[0].summary.loc[(name, MEAN), ["mean", "low", "high"]]).tolist()
     interval = "" if low != low else f", 95 % interval {low:.1f} to {high:.1f}"
     yield Fact("Best mean Dice", f"{mean:.1f} %", f"{name}{interval}")
