@@ -19,7 +19,7 @@ from fewshot_seg.data.intensity import Intensity
 from fewshot_seg.data.prepare import PreparedScan, prepare
 from fewshot_seg.data.scan import Geometry, Scan
 from fewshot_seg.episode import Episode, Output, Support
-from fewshot_seg.errors import DataError, OptionError, UnknownNameError
+from fewshot_seg.errors import DataError, OptionError, PluginError, UnknownNameError
 from fewshot_seg.evaluation import (
     FoldScores,
     Protocol,
@@ -229,15 +229,17 @@ def test_nothing_predicted_is_zero_dice_and_no_distance() -> None:
 @pytest.mark.parametrize(
     ("logits", "told"),
     [
-        (torch.full((1, 6, 2, 32, 32), math.nan), "answered NaN"),
-        (torch.zeros(1, 6, 3, 32, 32), "the method gave 3"),
+        (torch.full((1, 6, 2, 32, 32), math.nan), "logits that are NaN or infinite"),
+        (torch.full((1, 6, 2, 32, 32), math.inf), "logits that are NaN or infinite"),
+        (torch.zeros(1, 6, 3, 32, 32), r"gave logits of shape \(1, 6, 3, 32, 32\)"),
+        (torch.zeros(1, 6, 2, 16, 16), r"asked for was \(1, 6, 2, 32, 32\)"),
     ],
 )
 def test_an_answer_that_is_none_is_refused(
     logits: Tensor, told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Spy, "segment", lambda *_: logits)
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(PluginError, match=told):
         score(Spy(), matching=get_matching("middle-range"))
 
 

@@ -89,10 +89,10 @@ def plan_of(text: str) -> Plan:
     return make_plan(Grid.from_toml(text))
 
 
-def scores(plan: Plan, folder: Path) -> dict[str, list[Any]]:
-    return {
-        cell.id: Results.from_json(StudyFolder(folder).results(cell.id)).rows for cell in plan.cells
-    }
+def scores(plan: Plan, folder: Path) -> dict[str, str]:
+    """Every score of every cell; written out, as those not measured are not a number."""
+    place = StudyFolder(folder)
+    return {one.id: repr(Results.from_json(place.results(one.id)).rows) for one in plan.cells}
 
 
 def wait_for(found: Callable[[], Any]) -> Any:

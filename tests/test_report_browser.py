@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
@@ -10,6 +9,7 @@ pytest.importorskip("pandas", reason="reports need the extra `ablation`")
 pytest.importorskip("jinja2", reason="reports need the extra `ablation`")
 pytest.importorskip("playwright", reason="browser tests need the package playwright")
 
+from browser_cases import READ_CONTRAST, Visit
 from page_cases import DICE, SHIFTS, page_study
 from playwright.sync_api import Browser, sync_playwright
 
@@ -18,38 +18,6 @@ from fewshot_seg.ablation.report.page import write_report
 PHONE = {"width": 360, "height": 740}
 CONTRAST = 4.5
 SLICES = "section:has(.slices)"
-
-READ_CONTRAST = """() => {
-  const parts = (text) => text.match(/[\\d.]+/g).map(Number);
-  const light = (colour) => {
-    const [r, g, b] = colour.map((part) => {
-      const c = part / 255;
-      return c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
-    });
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-  };
-  const behind = (node) => {
-    for (let one = node; one; one = one.parentElement) {
-      const colour = parts(getComputedStyle(one).backgroundColor);
-      if (colour.length < 4 || colour[3] === 1) return colour.slice(0, 3);
-      if (colour[3] > 0) throw new Error("a background that is seen through: " + one.className);
-    }
-    throw new Error("no background");
-  };
-  for (const one of document.querySelectorAll("details")) one.open = true;
-  const found = [];
-  const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  while (walk.nextNode()) {
-    const node = walk.currentNode.parentElement;
-    if (!walk.currentNode.textContent.trim() || !node.checkVisibility()) continue;
-    if (["SCRIPT", "STYLE"].includes(node.tagName)) continue;
-    const front = light(parts(getComputedStyle(node).color).slice(0, 3));
-    const back = light(behind(node));
-    const [high, low] = front > back ? [front, back] : [back, front];
-    found.push([(high + 0.05) / (low + 0.05), walk.currentNode.textContent.trim()]);
-  }
-  return found;
-}"""
 
 
 @pytest.fixture(scope="module")
@@ -67,34 +35,6 @@ def chromium() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield browser
         browser.close()
-
-
-class Visit:
-    """A page that was opened, what it asked the network for, and what it complained about."""
-
-    def __init__(self, browser: Browser, address: str, **options: Any) -> None:
-        self.page = browser.new_page(**options)
-        self.page.set_default_timeout(180_000)  # a busy machine is no defect of the page
-        self.requests: list[str] = []
-        self.complaints: list[str] = []
-        self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.on("console", lambda message: self.complaints.append(message.text))
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.goto(address)
-        self.settled()
-
-    def settled(self) -> None:
-        """Wait until the slices are drawn."""
-        self.page.wait_for_function(
-            "[...document.querySelectorAll('.stage canvas')].every((one) => one.ariaLabel)"
-        )
-
-    def pixels(self) -> list[str]:
-        """The canvases' pictures, once they are drawn."""
-        self.settled()
-        return self.page.evaluate(
-            "[...document.querySelectorAll('.stage canvas')].map((one) => one.toDataURL())"
-        )
 
 
 @pytest.fixture(scope="module")
@@ -313,20 +253,15 @@ def test_the_keyboard_reaches_every_control_and_shows_where_it_is(
     wanted = page.evaluate("""() => {
       const kinds = "a, button, input, select, summary, [tabindex='0']";
       const all = [...document.querySelectorAll(kinds)].filter((one) => one.checkVisibility());
-      all.forEach((one, number) => { one.dataset.number = number; });
+      window.reached = new Map();
+      document.addEventListener("focusin", ({ target }) => {
+        window.reached.set(target, getComputedStyle(target).outlineStyle);
+      });
       return all.length;
     }""")
-    reached, unseen = set(), []
-    for _ in range(wanted + 1):
+    for _ in range(wanted):
         page.keyboard.press("Tab")
-        number, outline = page.evaluate("""() => {
-          const one = document.activeElement;
-          return [one.dataset.number ?? null, getComputedStyle(one).outlineStyle];
-        }""")
-        if number is not None:
-            reached.add(number)
-            if outline == "none":
-                unseen.append(page.evaluate("document.activeElement.outerHTML"))
-    assert len(reached) == wanted
-    assert unseen == []
+    outlines = page.evaluate("[...window.reached.values()]")
+    assert len(outlines) == wanted
+    assert "none" not in outlines
     page.close()

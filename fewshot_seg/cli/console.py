@@ -57,7 +57,7 @@ def guarded(resume: str) -> Callable[[Callable[P, None]], Callable[P, None]]:
             except (FewshotSegError, OSError, MemoryError) as error:
                 if debug.get():
                     raise
-                _say(f"error: {error or 'there is not enough memory'}", "bold red")
+                _say(f"error: {str(error) or 'there is not enough memory'}", "bold red")
                 raise typer.Exit(BAD_REQUEST) from error
             except KeyboardInterrupt as error:
                 _say(f"interrupted: {resume}", "yellow")

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from fewshot_seg.answers import check_finite, check_shape
 from fewshot_seg.data.prepare import PreparedScan
 from fewshot_seg.data.unlabelled import UnlabelledPool
 from fewshot_seg.episode import Support
@@ -64,7 +65,8 @@ def predict(
     precision: one of `fewshot_seg.precision.PRECISIONS`.
 
     The support is encoded once for each distinct choice of support slices.
-    Raises ValueError when the method answers NaN or has not two labels for one way.
+    Raises PluginError when the method's logits have another shape than asked for, or are NaN or
+    infinite.
     """
     place_on = place(method, device)
     computed_in = resolve_precision(precision, place_on)
@@ -107,7 +109,7 @@ def log_odds(
     encode: the method's state for support slices and the query slices that they serve.
     precision: "32" or "bf16", see `fewshot_seg.precision`.
     A slice in several parts gets the log-odds of its mean probability.
-    Raises ValueError as `predict`.
+    Raises PluginError as `predict`.
     """
     seen: dict[int, list[Odds]] = {}
     with evaluating(method), computing(method, device, precision):
@@ -116,7 +118,10 @@ def log_odds(
             for start in range(0, len(queries), batch):
                 indices = queries[start : start + batch]
                 images = query_images[list(indices)][None].to(device)
-                found = _foreground(method.segment(state, images)[0])
+                logits = method.segment(state, images)
+                check_shape(method, "logits", logits, (1, len(indices), 2, *images.shape[-2:]))
+                check_finite(method, "logits", logits)
+                found = _foreground(logits[0])
                 for index, one in zip(indices, found, strict=True):
                     seen.setdefault(index, []).append(one)
     return {index: _together(odds) for index, odds in seen.items()}
@@ -143,10 +148,6 @@ def _foreground(
     logits: Float[Tensor, "query label height width"],
 ) -> Float[Tensor, "query height width"]:
     """The log-odds of the second label."""
-    if logits.shape[1] != 2:
-        raise ValueError(f"one way asks for 2 logits a pixel; the method gave {logits.shape[1]}")
-    if logits.isnan().any():
-        raise ValueError("the method answered NaN; train it anew or look at its inputs")
     logits = logits.float()
     return (logits[:, 1] - logits[:, 0]).cpu()
 

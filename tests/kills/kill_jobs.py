@@ -32,8 +32,9 @@ RECIPE = {
     "encoder": {"name": "timm", "backbone": "test_resnet", "dim": 8, "in_channels": 1},
     "training.steps": 12,
     "training.checkpoint_every": 2,
-    "training.log_every": 3,
+    "training.log_every": 2,
 }
+GRID = {"encoder": RECIPE["encoder"]}
 N_SCANS = 4
 
 
@@ -121,7 +122,10 @@ def segmented(out: Path) -> dict[str, str]:
 
 
 def grid(root: Path, out: Path) -> None:
-    outcome = run(tiny(axis=scales(10.0, 20.0)), out / "study", device="cpu")
+    scans = {"scans": {"source": str(root / "scans")}}
+    rules = {"novel": ["class 1"], "n_folds": 4, "size": 32}
+    small = tiny(axis=scales(10.0, 20.0), data=scans, protocol=rules, set=GRID)
+    outcome = run(small, out / "study", device="cpu")
     for error in outcome.failures.values():
         raise DataError(error)
 

@@ -25,7 +25,7 @@ def server() -> Any:
     """Makes processes in milliseconds: copies of one that has imported what jobs need."""
     os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE), str(HERE.parent)])  # for the server
     context = get_context("forkserver")
-    context.set_forkserver_preload(["kill_jobs", "killing"])
+    context.set_forkserver_preload(["kill_jobs", "killing", "monai.metrics"])
     return context
 
 

@@ -1,7 +1,9 @@
 """A plugin that misbehaves is named, and everything else goes on."""
 
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
@@ -15,7 +17,7 @@ from torch import nn
 
 from fewshot_seg import build, names
 from fewshot_seg.cli.trial import troubles
-from fewshot_seg.episode import Episode
+from fewshot_seg.episode import Episode, Support
 from fewshot_seg.errors import PluginError, TrainingError
 from fewshot_seg.inference import segment_scans
 from fewshot_seg.registry import Registry
@@ -241,7 +243,46 @@ def test_nan_ends_training_before_any_weight_is_kept(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
-def test_nan_writes_no_label_volume(tmp_path: Path) -> None:
+class Answers(nn.Module):
+    """A whole method that answers `logits`, whatever it is shown."""
+
+    def __init__(self, logits: Callable[[int, int, int], torch.Tensor]) -> None:
+        super().__init__()
+        self.logits = logits
+
+    def encode_support(self, support: Support) -> None:
+        return None
+
+    def segment(self, state: None, query_images: torch.Tensor) -> torch.Tensor:
+        queries, _, height, width = query_images.shape[1:]
+        return self.logits(queries, height, width)
+
+
+WRONG: dict[str, tuple[nn.Module, str]] = {
+    "NaN in an encoder": (
+        build("panet", encoder=Poisoned()),
+        "method 'panet' from fewshot-seg .* gave logits that are NaN or infinite",
+    ),
+    "infinity for both labels": (
+        Answers(lambda q, h, w: torch.full((1, q, 2, h, w), torch.inf)),
+        "Answers of .* gave logits that are NaN or infinite",
+    ),
+    "half the size": (
+        Answers(lambda q, h, w: torch.zeros(1, q, 2, h // 2, w // 2)),
+        r"gave logits of shape \(1, 1, 2, 32, 32\); asked for was \(1, 1, 2, 64, 64\)",
+    ),
+    "three labels": (
+        Answers(lambda q, h, w: torch.zeros(1, q, 3, h, w)), "shape .*1, 1, 3, 64, 64",
+    ),
+    "one row for all": (
+        Answers(lambda q, h, w: torch.zeros(1, q, 2, 1, w)), "shape .*1, 1, 2, 1, 64",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_answer_writes_no_label_volume(case: str, tmp_path: Path) -> None:
+    method, message = WRONG[case]
     rng = np.random.default_rng(0)
     labels = np.zeros((16, 16, 4), np.uint8)
     labels[4:9, 4:9] = 1
@@ -249,12 +290,8 @@ def test_nan_writes_no_label_volume(tmp_path: Path) -> None:
         nib.save(nib.Nifti1Image(data.astype(np.float32), np.eye(4)), tmp_path / f"{name}.nii")
     image = tmp_path / "image.nii"
     report = segment_scans(
-        build("panet", encoder=Poisoned()),
-        [(image, tmp_path / "labels.nii")],
-        [image],
-        out=tmp_path / "out",
-        size=64,
+        method, [(image, tmp_path / "labels.nii")], [image], out=tmp_path / "out", size=64
     )
     assert not report.written
-    assert "NaN" in report.failures[0].reason
+    assert re.search(message, report.failures[0].reason), report.failures[0].reason
     assert not (tmp_path / "out").exists()

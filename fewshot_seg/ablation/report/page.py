@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from fewshot_seg._version import __version__
 from fewshot_seg.ablation.report.chapters import group_chapter
-from fewshot_seg.ablation.report.groups import groups
+from fewshot_seg.ablation.report.groups import Group, groups
 from fewshot_seg.ablation.report.runs import asked, facts, runs_chapter, warnings
 from fewshot_seg.ablation.report.tables import write_tables
 from fewshot_seg.ablation.study import Study, read_study
@@ -34,17 +34,21 @@ def write_report(study: Study | Path | str, out: Path | str) -> Path:
     """
     if not isinstance(study, Study):
         study = read_study(study)
-    page = render_page(study)  # first: what cannot be shown leaves nothing half-written
-    write_tables(study, Path(out))
+    found = groups(study)
+    page = render_page(study, found)  # first: what cannot be shown leaves nothing half-written
+    write_tables(study, Path(out), found=found)
     path = Path(out) / "index.html"
     write_bytes(path, page.encode())
     return path
 
 
-def render_page(study: Study) -> str:
-    """The page as HTML. Everything that a study's files say is escaped."""
+def render_page(study: Study, found: tuple[Group, ...] | None = None) -> str:
+    """The page as HTML. Everything that a study's files say is escaped.
+
+    found: the study's `groups`, to use the statistics that they have already; made unless given.
+    """
     template = _environment().get_template("page.html")  # first: its lack is told at once
-    found = groups(study)
+    found = groups(study) if found is None else found
     chapters = [
         group_chapter(group, number, slice_bytes=SLICE_BYTES // len(found))
         for number, group in enumerate(found, start=1)
