@@ -1,8 +1,10 @@
 """Cells on a Ray cluster: many at once, on many GPUs or nodes, whichever of them die."""
 
+import inspect
 import os
 import platform
 import secrets
+import signal
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -81,9 +83,9 @@ class RayEngine:
         self.ray, self.place, self.sources, self.needs = ray, place, sources, needs
         self.queue = Queue([])
         self._tasks: dict[Any, Task] = {}
-        self._do = ray.remote(
-            num_cpus=needs.cpus, num_gpus=needs.gpus, max_retries=RETRIES
-        )(do_at)  # fmt: skip
+        given = {"num_cpus": needs.cpus, "num_gpus": needs.gpus, "max_retries": RETRIES}
+        # In what a checker of types wraps around a generator Ray sees none.
+        self._do = ray.remote(**given)(inspect.unwrap(do_at))
 
     def work(self, cells: Iterable[Cell]) -> Iterator[tuple[Cell, str]]:
         self.queue = Queue(cells)
@@ -190,6 +192,9 @@ def do_at(place: Place, cell: Cell, source: Source) -> Iterator[str]:
     """`attempt` in a worker. Raises DataError when the study's folder is not the same there."""
     import torch
 
+    # Of a run that was started in the background workers inherit that interrupts are ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    torch.set_num_threads(place.threads)
     node = platform.node()
     if place.cwd.is_dir():  # what relative paths of data and weights start from
         os.chdir(place.cwd)
@@ -198,7 +203,6 @@ def do_at(place: Place, cell: Cell, source: Source) -> Iterator[str]:
             f"{node} does not see the study's folder {place.root} as this machine does; all nodes "
             "must share it, under the same path"
         )
-    torch.set_num_threads(place.threads)
     try:
         yield from attempt(cell, source, StudyFolder(place.root), device=place.device, console=None)
     except (OSError, DataError) as error:
