@@ -15,6 +15,8 @@ from fewshot_seg.errors import CheckpointError
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted(path for top in ("fewshot_seg", "plugins") for path in (ROOT / top).rglob("*.py"))
 CODE_IN_DATA = {"marshal", "shelve", "dill", "cloudpickle", "joblib", "runpy"}
+ERROR = "Error"
+"""Of pickle only its errors are used, to be caught where others raise them."""
 SAFE = {
     ("torch", "load"): ("weights_only", True),
     ("np", "load"): ("allow_pickle", False),
@@ -56,10 +58,12 @@ def faults(tree: ast.AST) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (one.name for one in node.names if one.name in CODE_IN_DATA)
-        elif isinstance(node, ast.ImportFrom) and node.module in {*CODE_IN_DATA, "pickle"}:
+        elif isinstance(node, ast.ImportFrom) and node.module in CODE_IN_DATA:
             yield f"from {node.module}"
+        elif isinstance(node, ast.ImportFrom) and node.module == "pickle":
+            yield from (one.name for one in node.names if not one.name.endswith(ERROR))
         elif isinstance(node, ast.Attribute) and _owner(node) == "pickle":
-            if node.attr != "UnpicklingError":  # to be caught, where torch raises it
+            if not node.attr.endswith(ERROR):
                 yield f"pickle.{node.attr}"
         elif isinstance(node, ast.Call):
             yield from _call(node)

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from kill_jobs import JOBS
 
+from fewshot_seg.errors import FewshotSegError
+
 CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.utime")
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 COUNT = "changes"
@@ -68,9 +70,24 @@ def changes(name: str, root: Path, out: Path) -> int:
     return int((out / COUNT).read_text())
 
 
-def _work(name: str, root: Path, out: Path, at_change: int) -> None:
+def attempt(name: str, root: Path, out: Path) -> str | None:
+    """Do a job in this process; the message where it fails as it should. Any other error shows."""
+    prepare_process(out)
+    try:
+        JOBS[name].work(root, out)
+    except FewshotSegError as error:
+        return str(error)
+    return None
+
+
+def prepare_process(out: Path) -> None:
+    """As many threads as every other process of these tests, for the last bit depends on it."""
     torch.set_num_threads(1)
     os.environ["FEWSHOT_SEG_CACHE"] = str(out / "cache")
+
+
+def _work(name: str, root: Path, out: Path, at_change: int) -> None:
+    prepare_process(out)
     counter = _Counter(out, at_change)
     if at_change:
         sys.addaudithook(counter)

@@ -10,9 +10,7 @@ from typing import Any
 
 import pytest
 from kill_jobs import JOBS, make_inputs
-from killing import finish, server
-
-from fewshot_seg.errors import FewshotSegError
+from killing import attempt, finish, server
 
 NEW_MOUNTS = 0x20000
 """CLONE_NEWNS of Linux: mounts that only this process sees."""
@@ -78,7 +76,7 @@ def _fill(name: str, inputs: Path, disk: Path, size: int, told: Path) -> None:
     """Do a job on a disk too small for it, then on one of enough room."""
     _own_mounts()
     _mount("-t", "tmpfs", "-o", f"size={size}", "none", disk)
-    error = _attempt(name, inputs, disk)
+    error = attempt(name, inputs, disk)
     _mount("-o", f"remount,size={ROOM}", disk)
     JOBS[name].work(inputs, disk)
     told.write_text(json.dumps({"error": error, "result": JOBS[name].result(disk)}))
@@ -89,17 +87,8 @@ def _forbid(name: str, inputs: Path, disk: Path, size: int, told: Path) -> None:
     _mount("-t", "tmpfs", "-o", f"size={ROOM}", "none", disk)
     (disk / "file").write_text("mine")
     _mount("-o", "remount,ro", disk)
-    error = _attempt(name, inputs, disk)
+    error = attempt(name, inputs, disk)
     told.write_text(json.dumps({"error": error, "kept": (disk / "file").read_text()}))
-
-
-def _attempt(name: str, inputs: Path, disk: Path) -> str | None:
-    """The message of a job that fails as it should; any other error ends the process."""
-    try:
-        JOBS[name].work(inputs, disk)
-    except FewshotSegError as error:
-        return str(error)
-    return None
 
 
 def _own_mounts() -> None:
