@@ -247,7 +247,7 @@ def test_tables_that_do_not_fit(written: Path, change: dict[str, Any], message: 
 
 
 def test_damaged_files(written: Path) -> None:
-    content = written.read_bytes()
+    content, whole = written.read_bytes(), read_predictions(written)
     for cut in (0, 5, 100, len(content) // 2, len(content) - 1):
         written.write_bytes(content[:cut])
         with pytest.raises(DataError):
@@ -256,8 +256,12 @@ def test_damaged_files(written: Path) -> None:
         changed = bytearray(content)
         changed[place] ^= 0x41
         written.write_bytes(changed)
-        with pytest.raises(DataError):
-            read_predictions(written)
+        try:
+            found = read_predictions(written)
+        except DataError:
+            continue
+        # words that say nothing of the content, as the version that wrote it, are not sealed
+        np.testing.assert_equal([vars(one) for one in found], [vars(one) for one in whole])
     pictures = next(written.parent.parent.glob("*.safetensors"))
     with pytest.raises(DataError, match="it holds pictures, not predictions"):
         read_predictions(pictures)

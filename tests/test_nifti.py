@@ -286,7 +286,7 @@ def corrupt(content: bytes) -> bytes:
         ("a.nii", lambda good: gzip.decompress(good)[:100], "not a NIfTI|cannot be read"),
         ("a.nii.gz", lambda good: gzip.compress(b"hello " * 200), "not a NIfTI"),
         ("a.nii", lambda good: b"hello " * 200, "not a NIfTI"),
-        ("a.mha", lambda good: b"hello " * 200, "cannot be read"),
+        ("a.mha", lambda good: b"hello " * 200, "it is damaged"),
         ("a.nrrd", lambda good: b"NRRD0004\ntype: float\n", "cannot be read"),
         ("a.txt", lambda good: good, "no volume this library reads; it takes .nii"),
     ],

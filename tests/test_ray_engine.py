@@ -223,6 +223,108 @@ class TestRuns:
         assert not list((tmp_path / "ray").glob(".ray-*"))
         assert ray.is_initialized()  # it was not the engine that connected it
 
+    def test_a_failing_cell_does_not_stop_the_rest(self, tmp_path: Path) -> None:
+        plan = plan_of(GRID + BROKEN)
+        done = run(plan, tmp_path, engine="ray")
+        assert done.states == {DONE: 2, FAILED: 1}
+        failed = next(cell for cell in plan.cells if cell.variant == "too many shots")
+        assert "ask for fewer shots" in done.failures[failed.words]
+        failure = read_json(StudyFolder(tmp_path).failure(failed.id))
+        assert failure["error"].startswith("DataError")
+        assert "Traceback" in failure["traceback"]
+
+    def test_failures_stop_the_run(self, tmp_path: Path) -> None:
+        shots = '[[axis]]\nkey = "episodes.n_shot"\nvalues = [5, 6, 7, 8, 9, 10, 11, 12]\n'
+        plan = plan_of(GRID + shots)
+        done = run(plan, tmp_path, engine="ray", max_failures=1)
+        assert done.stopped
+        # Who was begun came to its end; two work at once.
+        assert 1 <= done.states[FAILED] <= 4
+        assert done.states[MISSING] == 8 - done.states[FAILED]
+
+    def test_a_cell_of_another_runner_is_waited_for(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(runner, "LOOK_EVERY", 0.1)
+        plan = plan_of(GRID + '[[axis]]\nkey = "method"\nvalues = ["panet", "copy"]\n')
+        mine, theirs = plan.cells
+        folder = StudyFolder(tmp_path)
+        folder.claim(plan.to_dict(), plan.grid.text)
+        held = folder.lock(folder.cell(theirs.id))
+        told: list[tuple[str, str]] = []
+
+        def on_cell(cell: Cell, state: str) -> None:
+            told.append((cell.id, state))
+            if told[-1] == (mine.id, DONE):
+                held.release()
+
+        with held:
+            assert run(plan, tmp_path, engine="ray", on_cell=on_cell).ok
+        assert [one for one, _ in told] == [mine.id] * 2 + [theirs.id] * 2
+
+    def test_a_folder_that_is_not_shared(self, tmp_path: Path) -> None:
+        plan = plan_of(GRID.replace('["liver"]', '["liver", "spleen", "right kidney"]'))
+
+        def unmount(cell: Cell, state: str) -> None:
+            for sign in tmp_path.glob(".ray-*"):
+                sign.unlink()
+
+        with pytest.raises(DataError, match="does not see the study's folder"):
+            run(plan, tmp_path, engine="ray", on_cell=unmount)
+
+    def test_a_folder_that_cannot_be_written(self, tmp_path: Path) -> None:
+        plan = plan_of(GRID)
+        StudyFolder(tmp_path).claim(plan.to_dict(), plan.grid.text)
+        (tmp_path / "cells").write_text("a file where a folder should be")
+        with pytest.raises(DataError, match="cannot write into the study's folder"):
+            run(plan, tmp_path, engine="ray")
+
+    def test_data_that_cannot_be_sent(self, tmp_path: Path) -> None:
+        plan = plan_of(GRID)
+        source: Any = plan.sources["phantom"]
+        region = replace(source.dataset.region, draw=partial(abs, threading.Lock()))
+        dataset = replace(source.dataset, region=region)
+        stuck = replace(plan, sources={"phantom": replace(source, dataset=dataset)})
+        with pytest.raises(OptionError, match="phantom_abdomen cannot be sent"):
+            run(stuck, tmp_path, engine="ray")
+
+    @pytest.mark.parametrize(
+        ("options", "told"),
+        [
+            ({"gpus_per_run": 5.0}, "needs 5 GPUs and 1 CPUs of one node .* at most 0 GPUs"),
+            ({"gpus_per_run": 0.5}, "needs 0.5 GPUs"),
+            ({"cpus_per_run": 64}, "needs 0 GPUs and 64 CPUs .* and 2 CPUs"),
+            ({"gpus_per_run": 1.5}, "a whole number; got 1.5"),
+            ({"gpus_per_run": -1.0}, "got -1.0"),
+            ({"gpus_per_run": float("nan")}, "got nan"),
+            ({"cpus_per_run": 0}, "cpus_per_run is 1 or more; got 0"),
+            ({"device": "cuda"}, "the cluster has 0 GPUs"),
+            ({"device": "cuda:1"}, "not one of cpu, cuda"),
+        ],
+    )
+    def test_what_the_cluster_does_not_have(
+        self, tmp_path: Path, options: dict[str, Any], told: str
+    ) -> None:
+        with pytest.raises(OptionError, match=told):
+            run(plan_of(GRID), tmp_path, engine="ray", **options)
+
+    def test_interrupted_cells_write_a_checkpoint(self, tmp_path: Path) -> None:
+        plan = plan_of(GRID.replace("steps = 4\ncheckpoint_every = 2", LONG))
+        folder = StudyFolder(tmp_path)
+        cell = plan.cells[0]
+        run_folder = folder.training(cell.training) / "run"
+
+        def interrupt(cell: Cell, state: str) -> None:
+            wait_for(lambda: (run_folder / "log.jsonl").exists())
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            run(plan, tmp_path, engine="ray", on_cell=interrupt)
+        assert list(run_folder.rglob("step_*"))
+        assert folder.state(cell.id) == MISSING
+        with folder.lock(folder.cell(cell.id)).acquire(timeout=0):
+            assert not list(tmp_path.glob(".ray-*"))
+
     def test_a_killed_worker_is_replaced(self, tmp_path: Path) -> None:
         text = GRID.replace("steps = 4\ncheckpoint_every = 2", "steps = 60\ncheckpoint_every = 5")
         plan = plan_of(text)
@@ -246,25 +348,6 @@ class TestRuns:
         cost = read_json(folder.training(plan.cells[0].training) / "cost.json")
         assert "train_seconds" not in cost  # it was taken up, not begun anew
 
-    def test_a_failing_cell_does_not_stop_the_rest(self, tmp_path: Path) -> None:
-        plan = plan_of(GRID + BROKEN)
-        done = run(plan, tmp_path, engine="ray")
-        assert done.states == {DONE: 2, FAILED: 1}
-        failed = next(cell for cell in plan.cells if cell.variant == "too many shots")
-        assert "ask for fewer shots" in done.failures[failed.words]
-        failure = read_json(StudyFolder(tmp_path).failure(failed.id))
-        assert failure["error"].startswith("DataError")
-        assert "Traceback" in failure["traceback"]
-
-    def test_failures_stop_the_run(self, tmp_path: Path) -> None:
-        shots = '[[axis]]\nkey = "episodes.n_shot"\nvalues = [5, 6, 7, 8, 9, 10, 11, 12]\n'
-        plan = plan_of(GRID + shots)
-        done = run(plan, tmp_path, engine="ray", max_failures=1)
-        assert done.stopped
-        # Who was begun came to its end; two work at once.
-        assert 1 <= done.states[FAILED] <= 4
-        assert done.states[MISSING] == 8 - done.states[FAILED]
-
     def test_a_worker_that_always_dies_is_a_failure(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -280,86 +363,3 @@ class TestRuns:
         assert done.states == {FAILED: 1}
         (told,) = done.failures.values()
         assert told.startswith("WorkerCrashedError: its worker died 2 times")
-
-    def test_interrupted_cells_write_a_checkpoint(self, tmp_path: Path) -> None:
-        plan = plan_of(GRID.replace("steps = 4\ncheckpoint_every = 2", LONG))
-        folder = StudyFolder(tmp_path)
-        cell = plan.cells[0]
-        run_folder = folder.training(cell.training) / "run"
-
-        def interrupt(cell: Cell, state: str) -> None:
-            wait_for(lambda: (run_folder / "log.jsonl").exists())
-            raise KeyboardInterrupt
-
-        with pytest.raises(KeyboardInterrupt):
-            run(plan, tmp_path, engine="ray", on_cell=interrupt)
-        assert list(run_folder.rglob("step_*"))
-        assert folder.state(cell.id) == MISSING
-        with folder.lock(folder.cell(cell.id)).acquire(timeout=0):
-            assert not list(tmp_path.glob(".ray-*"))
-
-    def test_a_cell_of_another_runner_is_waited_for(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(runner, "LOOK_EVERY", 0.1)
-        plan = plan_of(GRID + '[[axis]]\nkey = "method"\nvalues = ["panet", "copy"]\n')
-        mine, theirs = plan.cells
-        folder = StudyFolder(tmp_path)
-        held = folder.lock(folder.cell(theirs.id))
-        told: list[tuple[str, str]] = []
-
-        def on_cell(cell: Cell, state: str) -> None:
-            told.append((cell.id, state))
-            if told[-1] == (mine.id, DONE):
-                held.release()
-
-        folder.claim(plan.to_dict(), plan.grid.text)
-        with held:
-            assert run(plan, tmp_path, engine="ray", on_cell=on_cell).ok
-        assert [one for one, _ in told] == [mine.id] * 2 + [theirs.id] * 2
-
-    def test_a_folder_that_is_not_shared(self, tmp_path: Path) -> None:
-        plan = plan_of(GRID.replace('["liver"]', '["liver", "spleen", "right kidney"]'))
-
-        def unmount(cell: Cell, state: str) -> None:
-            for sign in tmp_path.glob(".ray-*"):
-                sign.unlink()
-
-        with pytest.raises(DataError, match="does not see the study's folder"):
-            run(plan, tmp_path, engine="ray", on_cell=unmount)
-
-    @pytest.mark.parametrize(
-        ("options", "told"),
-        [
-            ({"gpus_per_run": 5.0}, "needs 5 GPUs and 1 CPUs of one node .* at most 0 GPUs"),
-            ({"gpus_per_run": 0.5}, "needs 0.5 GPUs"),
-            ({"cpus_per_run": 64}, "needs 0 GPUs and 64 CPUs .* and 2 CPUs"),
-            ({"gpus_per_run": 1.5}, "a whole number; got 1.5"),
-            ({"gpus_per_run": -1.0}, "got -1.0"),
-            ({"gpus_per_run": float("nan")}, "got nan"),
-            ({"cpus_per_run": 0}, "cpus_per_run is 1 or more; got 0"),
-            ({"device": "cuda"}, "the cluster has 0 GPUs"),
-            ({"device": "cuda:1"}, "not one of cpu, cuda"),
-        ],
-    )
-    def test_what_the_cluster_does_not_have(
-        self, tmp_path: Path, options: dict[str, Any], told: str
-    ) -> None:
-        with pytest.raises(OptionError, match=told):
-            run(plan_of(GRID), tmp_path, engine="ray", **options)
-
-    def test_a_folder_that_cannot_be_written(self, tmp_path: Path) -> None:
-        plan = plan_of(GRID)
-        StudyFolder(tmp_path).claim(plan.to_dict(), plan.grid.text)
-        (tmp_path / "cells").write_text("a file where a folder should be")
-        with pytest.raises(DataError, match="cannot write into the study's folder"):
-            run(plan, tmp_path, engine="ray")
-
-    def test_data_that_cannot_be_sent(self, tmp_path: Path) -> None:
-        plan = plan_of(GRID)
-        source: Any = plan.sources["phantom"]
-        region = replace(source.dataset.region, draw=partial(abs, threading.Lock()))
-        dataset = replace(source.dataset, region=region)
-        stuck = replace(plan, sources={"phantom": replace(source, dataset=dataset)})
-        with pytest.raises(OptionError, match="phantom_abdomen cannot be sent"):
-            run(stuck, tmp_path, engine="ray")

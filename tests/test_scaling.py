@@ -21,7 +21,7 @@ METHODS = methods(pipelines=True)
 COUNTS = (1, 2, 3, 5)
 GRAPHS = {"poissonseg"}
 """Support and query positions are nodes of one graph."""
-PAIRS = {"apscl", "apscl_literal"}
+PAIRS = {"apscl", "apscl_fast", "apscl_literal"}
 """A training loss compares all images of an episode with each other."""
 ACROSS = {"apscl_literal"}
 """And those of all episodes of a step."""

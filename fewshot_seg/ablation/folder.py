@@ -79,7 +79,7 @@ class StudyFolder:
                     f"{self.root} holds the study '{before}', this grid is '{plan['name']}'; "
                     "choose another folder for --out"
                 )
-        elif self.root.exists() and any(self.root.iterdir()):
+        elif self.root.exists() and any(not _is_draft(path) for path in self.root.iterdir()):
             raise OptionError(
                 f"{self.root} holds files that are no study; choose an empty folder for --out"
             )
@@ -134,6 +134,11 @@ class StudyFolder:
         except DataError:
             return False
         return bool(seal == hashlib.sha256(self.results(cell_id).read_bytes()).hexdigest())
+
+
+def _is_draft(path: Path) -> bool:
+    """Whether a process that was killed, or works beside, has left the file half-written."""
+    return path.name.startswith(".")
 
 
 def write_json(path: Path, table: Mapping[str, Any]) -> None:

@@ -5,6 +5,7 @@ import os
 import platform
 import secrets
 import signal
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from pickle import PicklingError
 from typing import Any
+
+from filelock import Timeout
 
 from fewshot_seg.ablation.cell import Cell
 from fewshot_seg.ablation.folder import DONE, FAILED, StudyFolder
@@ -39,6 +42,11 @@ class Place:
     cwd: Path
     device: str
     threads: int
+
+
+def _left(until: float) -> float:
+    """Seconds until then; not below 0, which for a lock means for ever."""
+    return max(0.0, until - time.monotonic())
 
 
 @dataclass
@@ -108,10 +116,17 @@ class RayEngine:
             return
         for handle in self._tasks:
             self.ray.cancel(handle)
-        ends = {handle.completed(): handle for handle in self._tasks}
-        _, late = self.ray.wait(list(ends), num_returns=len(ends), timeout=GRACE)
-        for end in late:
-            self.ray.cancel(ends[end], force=True)
+        # Ray calls a cancelled task done before its worker is, so what is watched are the locks.
+        until = time.monotonic() + GRACE
+        folder = StudyFolder(self.place.root)
+        for handle, task in self._tasks.items():
+            if not task.begun:
+                continue
+            try:
+                with folder.lock(folder.cell(task.cell.id)).acquire(timeout=_left(until)):
+                    continue
+            except Timeout:
+                self.ray.cancel(handle, force=True)
 
     def _fill(self) -> bool:
         """Hand cells to Ray, but not all at once; whether there is something to wait for."""

@@ -1,6 +1,6 @@
 """The text at the head of MetaImage and NRRD files, looked at before ITK reads it.
 
-ITK's readers of both were written for honest headers: an absurd number of axes, or a word longer
+ITK's readers of both were written for honest headers: an absurd number of axes, or a line longer
 than their buffers, ends the whole process instead of raising an error.
 """
 
@@ -9,29 +9,29 @@ from pathlib import Path
 
 from fewshot_seg.errors import DataError
 
-LONGEST_WORD = 128
-"""Bytes of a word or number; none of either format's own has more than 40."""
-LONGEST_NAME = 1024
-"""Bytes of a line that names the file with the voxels."""
-LONGEST_LINE = 1 << 16
+LONGEST = {b"name": 200}
+"""Bytes of a line by its name; MetaImage's reader keeps 255 of this one."""
+LONGEST_LINE = 512
+"""Of any other; NRRD's reader has room for 1024 with what it says about them."""
+READ_AT_ONCE = 1 << 16
 MOST_LINES = 10_000
 MOST_AXES = 9
 
 AXES = (b"ndims", b"dimension")
-FILES = (b"elementdatafile", b"data file", b"datafile")
-"""Lines that name the file with the voxels; MetaImage's is the last one."""
+LAST = b"elementdatafile"
+"""The last line of a MetaImage's header."""
 
 
 def check_header(path: Path) -> None:
-    """Raise DataError unless the header's words and its number of axes are of a sane size."""
+    """Raise DataError unless the header's lines and its number of axes are of a sane size."""
     for name, value in _fields(path):
         if name in AXES:
             _check_axes(path, value)
-        longest = max((len(word) for word in [name, *_words(value)]), default=0)
-        if longest > (LONGEST_NAME if name in FILES else LONGEST_WORD):
+        length = len(name) + len(value)
+        if length > LONGEST.get(name, LONGEST_LINE):
             raise DataError(
-                f"{path} has a word of {longest} bytes in its header; it is damaged, copy or "
-                "export it again"
+                f"{path} has a line of {length} bytes in its header, beginning with "
+                f"'{name[:40].decode(errors='replace')}'; it is damaged, copy or export it again"
             )
 
 
@@ -41,25 +41,19 @@ def _check_axes(path: Path, value: bytes) -> None:
         raise DataError(f"{path} claims to have '{told}' axes, but a scan has three")
 
 
-def _words(value: bytes) -> list[bytes]:
-    for mark in (b",", b"(", b")"):
-        value = value.replace(mark, b" ")
-    return value.split()
-
-
 def _fields(path: Path) -> Iterator[tuple[bytes, bytes]]:
-    """Name and value of each line; without comments and users' own entries (`name:=value`)."""
+    """Name and value of each line, less those that hold text of any length: comments and entries
+    of other programs (NRRD's `name:=value`, and DICOM's `0008|0060 = value` in a MetaImage)."""
     with path.open("rb") as file:
         for _ in range(MOST_LINES):
-            line = file.readline(LONGEST_LINE)
-            text = line.strip()
+            text = file.readline(READ_AT_ONCE).strip()
             if not text:  # NRRD's last line, or the end of the file
                 return
-            if text.startswith(b"#") or b":=" in text:
-                continue
             name, _, value = text.replace(b"=", b":", 1).partition(b":")
             name = name.strip().lower()
+            if name[:1] == b"#" or b":=" in text or name == b"comment" or b"|" in name:
+                continue
             yield name, value.strip()
-            if name == FILES[0]:
+            if name == LAST:
                 return
     raise DataError(f"{path} has a header without an end; it is damaged, copy or export it again")
