@@ -73,8 +73,10 @@ def _read(path: Path) -> Mapping[str, Any]:
         content = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}; remove its folder") from error
-    if not isinstance(content, dict) or not isinstance(content.get("train"), list):
+    train = content.get("train") if isinstance(content, dict) else None
+    if not isinstance(train, list) or not all(isinstance(one, str) for one in train):
         raise CheckpointError(f"{path} was not written by this command; choose another folder")
+    assert isinstance(content, dict)
     return content
 
 
