@@ -326,7 +326,7 @@ class TestRuns:
             assert not list(tmp_path.glob(".ray-*"))
 
     def test_a_killed_worker_is_replaced(self, tmp_path: Path) -> None:
-        text = GRID.replace("steps = 4\ncheckpoint_every = 2", "steps = 60\ncheckpoint_every = 5")
+        text = GRID.replace("steps = 4\ncheckpoint_every = 2", "steps = 120\ncheckpoint_every = 10")
         plan = plan_of(text)
         folder = StudyFolder(tmp_path / "ray")
         training = folder.training(plan.cells[0].training) / "run"

@@ -88,7 +88,10 @@ def _connect(ray: Any) -> None:
         ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:  # Ray's own have no common class
         where = f"reached at RAY_ADDRESS={address}" if address else "reached or started"
-        raise OptionError(f"no Ray cluster could be {where}: {error}") from error
+        raise OptionError(
+            f"no Ray cluster could be {where}: {error} (one that was started with tokens also "
+            "needs RAY_AUTH_MODE=token here)"
+        ) from error
 
 
 def room(ray: Any, needs: Needs) -> int:

@@ -17,6 +17,7 @@ READ_AT_ONCE = 1 << 16
 MOST_LINES = 10_000
 MOST_AXES = 9
 
+META = (".mha", ".mhd")
 AXES = (b"ndims", b"dimension")
 LAST = b"elementdatafile"
 """The last line of a MetaImage's header."""
@@ -42,8 +43,8 @@ def _check_axes(path: Path, value: bytes) -> None:
 
 
 def _fields(path: Path) -> Iterator[tuple[bytes, bytes]]:
-    """Name and value of each line, less those that hold text of any length: comments and entries
-    of other programs (NRRD's `name:=value`, and DICOM's `0008|0060 = value` in a MetaImage)."""
+    """Name and value of each line, less those that may hold text of any length."""
+    free = _free_in_meta if path.name.lower().endswith(META) else _free_in_nrrd
     with path.open("rb") as file:
         for _ in range(MOST_LINES):
             text = file.readline(READ_AT_ONCE).strip()
@@ -51,9 +52,18 @@ def _fields(path: Path) -> Iterator[tuple[bytes, bytes]]:
                 return
             name, _, value = text.replace(b"=", b":", 1).partition(b":")
             name = name.strip().lower()
-            if name[:1] == b"#" or b":=" in text or name == b"comment" or b"|" in name:
-                continue
-            yield name, value.strip()
+            if not free(text, name):
+                yield name, value.strip()
             if name == LAST:
                 return
     raise DataError(f"{path} has a header without an end; it is damaged, copy or export it again")
+
+
+def _free_in_meta(text: bytes, name: bytes) -> bool:
+    """A comment, or an entry that a converter took over from DICOM: `0008|0060 = MR`."""
+    return name == b"comment" or b"|" in name
+
+
+def _free_in_nrrd(text: bytes, name: bytes) -> bool:
+    """A comment, or an entry of another program: `name:=value`, without a field's `: ` before."""
+    return text.startswith(b"#") or b":=" in text.split(b": ", 1)[0]
