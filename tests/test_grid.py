@@ -213,10 +213,12 @@ def test_a_file_is_named(tmp_path: Path) -> None:
 
 
 def test_all_grids_of_the_benchmarks_can_be_read() -> None:
-    files = sorted((Path(__file__).parent.parent / "benchmarks").glob("*.toml"))
+    root = Path(__file__).parent.parent
+    files = sorted((root / "benchmarks").glob("*.toml"))
     assert len(files) >= 8
     for file in files:
         assert Grid.load(file).name == file.stem
+    assert len(make_plan(Grid.load(root / "examples" / "first_grid.toml")).cells) == 6
 
 
 def test_words_of_a_cell(plan: Plan) -> None:
