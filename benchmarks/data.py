@@ -24,6 +24,8 @@ import typer
 from fewshot_seg import Episode, Support, build
 from fewshot_seg.data import recolour
 from fewshot_seg.data.augment import Augmentation
+from fewshot_seg.data.batch_augment import BatchAugmentation
+from fewshot_seg.data.drawn import WithDrawnChanges
 from fewshot_seg.data.episodes import EpisodeSource, SupervisedSource
 from fewshot_seg.data.folder import Folder, open_folder
 from fewshot_seg.data.intensity import Intensity
@@ -31,9 +33,12 @@ from fewshot_seg.data.prepare import PreparedScan, prepare_all
 from fewshot_seg.data.selfsupervised import SuperpixelSource
 from fewshot_seg.data.supervoxel_source import SupervoxelSource
 from fewshot_seg.data.warp import Affine, elastic_field, resample, sampling_grid
+from fewshot_seg.episode import collate
 from fewshot_seg.training import TrainConfig, train
 
 SOURCES = ("supervised", "superpixel", "supervoxel")
+STEP = 8
+"""Episodes that are changed at once on a device."""
 
 
 def make(
@@ -114,12 +119,30 @@ def pieces(size: int, rounds: int) -> None:
         "elastic: noise and blur": lambda _: elastic_field(sides, 10.0, 5.0, generator),
         "grid": lambda _: sampling_grid(sides, affine, field),
         "resampling of image and mask": lambda _: resample(planes, grid),
-        "gamma": lambda _: recolour.gamma(planes[0, :1], 1.3),
+        "gamma": lambda _: recolour.gamma(planes[:1, :1], 1.3),
     }
     print("\n| part of an augmented slice | ms |\n|---|---|")
     for name, job in jobs.items():
         many = seconds(partial(repeat, job, 50), rounds)
         print(f"| {name} | {1000 * many / 50:.2f} |")
+
+
+def places(
+    scans: list[PreparedScan], classes: tuple[int, ...], cache: Path, count: int, rounds: int
+) -> None:
+    """What a worker does for an episode, with its images changed there and on the device."""
+    print(
+        f"\n| augmentation | made by a worker, ms | only drawn | a step of {STEP} changed at once |"
+    )
+    print("|---|---|---|---|")
+    for name, strength in (("field", Augmentation()), ("strong", Augmentation.strong())):
+        made = make("supervised", scans, classes, cache, augmentation=strength)
+        drawn = WithDrawnChanges(make("supervised", scans, classes, cache), strength, seed=0)
+        step = collate([drawn.episode(index) for index in range(STEP)])
+        times = [seconds(partial(repeat, one.episode, count), rounds) for one in (made, drawn)]
+        there = seconds(partial(BatchAugmentation(strength), step), rounds)
+        cells = [*(1000 * one / count for one in times), 1000 * there / STEP]
+        print(f"| {name} | {' | '.join(f'{cell:.2f}' for cell in cells)} |")
 
 
 class OneEpisode:
@@ -195,6 +218,7 @@ def main(
         scans = opening(folder, size, cache, rounds)
         sampling(scans, tuple(folder.classes), cache, count, rounds)
         pieces(size, rounds)
+        places(scans, tuple(folder.classes), cache, count, rounds)
         if method:
             memory(data, size, cache, method, encoder)
 

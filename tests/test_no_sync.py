@@ -16,6 +16,13 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from fewshot_seg.data.augment import Augmentation
+from fewshot_seg.data.batch_augment import BatchAugmentation
+from fewshot_seg.data.drawn import SECOND, WithDrawnChanges
+from fewshot_seg.data.episodes import EpisodeSource
+from fewshot_seg.episode import Episode, collate
+from fewshot_seg.testing import make_episode
+
 METHODS = [*methods(pipelines=True), *methods(pipelines=False)]
 READS = (
     "aten::_local_scalar_dense",  # .item(), bool(), float(), range()
@@ -112,6 +119,29 @@ def test_a_training_step_reads_nothing_back(name: str) -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_an_answer_reads_nothing_back(name: str) -> None:
     watched(answer(tiny(name)))
+
+
+def changed() -> Callable[[], object]:
+    """All images of a step changed at once, in every kind of change, with second views."""
+    strong = Augmentation.strong()
+    source: EpisodeSource = WithDrawnChanges(_Made(), strong, seed=0)
+    source = WithDrawnChanges(source, strong, seed=0, name=SECOND)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    step = collate([source.episode(0), source.episode(1)]).to(device)
+    change = BatchAugmentation(strong, second=strong)
+    return lambda: change(step)
+
+
+class _Made:
+    def episode(self, index: int) -> Episode:
+        return make_episode(batch=1, size=(32, 32), seed=index)
+
+    def describe(self) -> dict[str, Any]:
+        return {}
+
+
+def test_changing_images_reads_nothing_back() -> None:
+    watched(changed())
 
 
 X = torch.arange(4.0)

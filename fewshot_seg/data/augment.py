@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,12 +10,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fewshot_seg.data import recolour
-from fewshot_seg.data.smoothing import gaussian_blur
+from fewshot_seg.data.recolour import Colours
 from fewshot_seg.data.warp import (
     REFERENCE,
     Affine,
     Grid,
     elastic_field,
+    pixels,
     resample,
     sampling_grid,
 )
@@ -132,42 +134,76 @@ class Augmentation:
         changed = torch.stack([self.recolour(image, generator) for image in changed])
         return (changed.expand(images.shape) if grey else changed), masks
 
-    def grid(self, size: tuple[int, int], generator: np.random.Generator) -> Grid:
-        """Draw a geometry: where each new pixel is read from, as `grid_sample` wants it."""
+    def affine(self, size: tuple[int, int], generator: np.random.Generator) -> Affine:
+        """Draw an affine change of images of that height and width."""
         height, width = size
         down, right = generator.uniform(-self.shift, self.shift, 2)
-        affine = Affine(
+        return Affine(
             rotation=generator.uniform(-self.rotation, self.rotation),
             shift=(down * height / REFERENCE, right * width / REFERENCE),
             shear=generator.uniform(-self.shear, self.shear),
             zoom=generator.uniform(*self.zoom),
             mirror=bool(generator.random() < self.flip),
         )
+
+    def grid(self, size: tuple[int, int], generator: np.random.Generator) -> Grid:
+        """Draw a geometry: where each new pixel is read from, as `grid_sample` wants it."""
+        affine = self.affine(size, generator)
         field = None
         if self.elastic:
             field = elastic_field(size, self.elastic, self.elastic_sigma, generator)
         return sampling_grid(size, affine, field)
 
+    def colours(self, size: tuple[int, int], generator: np.random.Generator) -> Colours:
+        """Draw changes of intensity, without the noise itself."""
+        found: dict[str, Any] = {}
+        if self.gamma:
+            found["exponent"] = generator.uniform(1 - self.gamma, 1 + self.gamma)
+        if self.remap or self.invert:
+            curve = recolour.random_curve(self.remap, generator)
+            falls = generator.random() < self.invert
+            found["curve"] = torch.tensor([[1 - y for y in curve] if falls else curve])
+        if self.contrast or self.brightness:
+            found["factor"] = generator.uniform(1 - self.contrast, 1 + self.contrast)
+            found["offset"] = generator.uniform(-self.brightness, self.brightness)
+        if self.blur:
+            found["sigma"] = generator.uniform(0, self.blur) * pixels(size)
+        if self.noise:
+            found["std"] = generator.uniform(0, self.noise)
+        return Colours(**found)
+
+    def coloured(
+        self,
+        images: Float[Tensor, "sample channel height width"],
+        colours: Colours,
+        noise: Float[Tensor, "sample 1 height width"] | None,
+    ) -> Float[Tensor, "sample channel height width"]:
+        """Apply drawn changes of intensity.
+
+        noise: of standard deviation 1; needed where `noise` is not 0.
+        """
+        if self.gamma:
+            images = recolour.gamma(images, colours.exponent)
+        if colours.curve is not None and (self.remap or self.invert):
+            images = recolour.remap(images, colours.curve)
+        if self.contrast or self.brightness:
+            images = images * colours.factor + colours.offset
+        if self.blur:
+            size = (images.shape[2], images.shape[3])
+            images = recolour.blur(images, colours.sigma, self.blur * pixels(size))
+        if self.noise and noise is not None:
+            images = images + noise * colours.std
+        return images
+
     def recolour(
         self, image: Float[Tensor, "channel height width"], generator: np.random.Generator
     ) -> Float[Tensor, "channel height width"]:
         """Draw and apply the changes of intensity."""
-        if self.gamma:
-            image = recolour.gamma(image, generator.uniform(1 - self.gamma, 1 + self.gamma))
-        if self.remap or self.invert:
-            curve = recolour.random_curve(self.remap, generator)
-            falls = generator.random() < self.invert
-            image = recolour.remap(image, [1 - y for y in curve] if falls else curve)
-        if self.contrast or self.brightness:
-            factor = generator.uniform(1 - self.contrast, 1 + self.contrast)
-            image = image * factor + generator.uniform(-self.brightness, self.brightness)
-        if self.blur:
-            scale = (image.shape[1] * image.shape[2]) ** 0.5 / REFERENCE
-            sigma = generator.uniform(0, self.blur) * scale
-            image = gaussian_blur(image, max(sigma, 1e-3))
+        size = (image.shape[1], image.shape[2])
+        drawn, noise = self.colours(size, generator), None
         if self.noise:
-            image = recolour.add_noise(image, generator.uniform(0, self.noise), generator)
-        return image
+            noise = torch.from_numpy(generator.standard_normal((1, 1, *size), dtype=np.float32))
+        return self.coloured(image[None], drawn, noise)[0]
 
 
 def _resample_with_masks(

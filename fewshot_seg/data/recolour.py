@@ -1,20 +1,44 @@
-"""Random changes of intensity. Each works on one image and keeps its channels in step."""
+"""Changes of intensity, of one image or of many at once, each image with numbers of its own.
+
+Numbers are floats, for all images alike, or tensors "sample 1 1 1". The channels of an image stay
+in step, so that grey stays grey.
+"""
+
+from dataclasses import dataclass
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-Image = Float[Tensor, "channel height width"]
+from fewshot_seg.data.smoothing import gaussian_blur
+
+Images = Float[Tensor, "sample channel height width"]
+Number = float | Tensor
 KNOTS = 8
 
 
-def gamma(image: Image, exponent: float) -> Image:
+@dataclass(frozen=True)
+class Colours:
+    """What is done to an image, in this order; as it stands, nothing.
+
+    exponent: of `gamma`.   curve: of `remap`, "sample 9".   factor, offset: times and plus.
+    sigma: pixels of blur.   std: of the noise.
+    """
+
+    exponent: Number = 1.0
+    curve: Float[Tensor, "sample knot"] | None = None
+    factor: Number = 1.0
+    offset: Number = 0.0
+    sigma: Number = 0.0
+    std: Number = 0.0
+
+
+def gamma(images: Images, exponent: Number) -> Images:
     """r * ((x - m + e) / r) ** exponent + m with m the minimum and r the range + e, e = 1e-5
     (Ouyang et al., official code)."""
-    low = image.min()
-    span = image.max() - low + 1e-5
-    return span * ((image - low + 1e-5) / span) ** exponent + low
+    low, high = _range(images)
+    span = high - low + 1e-5
+    return span * ((images - low + 1e-5) / span) ** exponent + low
 
 
 def random_curve(strength: float, generator: np.random.Generator) -> list[float]:
@@ -26,18 +50,27 @@ def random_curve(strength: float, generator: np.random.Generator) -> list[float]
     return [0.0, *np.cumsum(steps).tolist()]
 
 
-def remap(image: Image, curve: list[float]) -> Image:
-    """Send the image's range to itself along a piecewise linear curve; falling inverts it."""
-    low, high = image.min(), image.max()
+def remap(images: Images, curves: Float[Tensor, "sample knot"]) -> Images:
+    """Send each image's range to itself along a piecewise linear curve; falling inverts it."""
+    low, high = _range(images)
     span = (high - low).clamp(min=1e-5)
-    place = (image - low) / span * KNOTS
+    place = (images - low) / span * KNOTS
     knot = place.long().clamp(0, KNOTS - 1)
-    heights = torch.tensor(curve)
-    below, above = heights[knot], heights[knot + 1]
+    below, above = (curves.gather(1, one.flatten(1)).view_as(place) for one in (knot, knot + 1))
     return (below + (place - knot) * (above - below)) * span + low
 
 
-def add_noise(image: Image, std: float, generator: np.random.Generator) -> Image:
-    """Add Gaussian noise, the same to all channels, so that grey stays grey."""
-    noise = generator.standard_normal((1, *image.shape[1:]), dtype=np.float32)
-    return image + torch.from_numpy(noise) * std
+def blur_reach(sigma: float) -> int:
+    """How far a blur of up to `sigma` pixels reaches."""
+    return max(1, int(np.ceil(2 * sigma)))
+
+
+def blur(images: Images, sigma: Number, most: float) -> Images:
+    """Blur each image by its own `sigma`, none above `most`; nearly 0 is none."""
+    if isinstance(sigma, Tensor):
+        return gaussian_blur(images, sigma[..., 0, 0].clamp(min=1e-3), blur_reach(most))
+    return gaussian_blur(images, max(sigma, 1e-3))
+
+
+def _range(images: Images) -> tuple[Tensor, Tensor]:
+    return images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)

@@ -45,18 +45,39 @@ class Affine:
         return there @ mirror @ zoom @ back @ shear @ shift @ there @ rotate @ back
 
 
+def pixels(size: tuple[int, int]) -> float:
+    """What a pixel at size 256 is in an image of that height and width."""
+    return float((size[0] * size[1]) ** 0.5 / REFERENCE)
+
+
 def elastic_field(
     size: tuple[int, int], alpha: float, sigma: float, generator: np.random.Generator
 ) -> Float[Tensor, "2 height width"]:
+    """Draw displacements in pixels; see `elastic`."""
+    noise = torch.from_numpy(generator.random((2, *size), dtype=np.float32)).mul_(2).sub_(1)
+    return elastic(noise, alpha, sigma)
+
+
+def elastic(
+    noise: Float[Tensor, "*sample 2 height width"], alpha: float, sigma: float
+) -> Float[Tensor, "*sample 2 height width"]:
     """Displacements in pixels, (x, y): uniform noise in (-1, 1), blurred, times `alpha`.
 
     alpha, sigma: for a 256-pixel image. Smaller images get proportionally smaller waves and
     displacements; blurring by a sigma s leaves noise of 1/s, hence the square on alpha.
     """
-    scale = (size[0] * size[1]) ** 0.5 / REFERENCE
-    noise = torch.from_numpy(generator.random((2, *size), dtype=np.float32)).mul_(2).sub_(1)
+    scale = pixels((noise.shape[-2], noise.shape[-1]))
     radius = max(1, round(2 * sigma * scale))
     return gaussian_blur(noise, sigma * scale, radius).mul_(alpha * scale**2)
+
+
+def reading(size: tuple[int, int], affine: Affine) -> Float[np.ndarray, "2 3"]:
+    """From a new pixel (x, y, 1) to where it is read from, in the coordinates of `grid_sample`:
+    [-1, 1] runs from the outer edge of the first pixel to that of the last."""
+    lengths = np.array([[size[1]], [size[0]]])
+    rows = np.linalg.inv(affine.matrix(size))[:2] * 2 / lengths
+    rows[:, 2:] += 1 / lengths - 1
+    return rows
 
 
 def sampling_grid(
@@ -68,16 +89,14 @@ def sampling_grid(
     the affine one.
     """
     height, width = size
-    inverse = np.linalg.inv(affine.matrix(size))
     x = torch.arange(width, dtype=torch.float32)
     y = torch.arange(height, dtype=torch.float32)[:, None]
     if field is not None:
         x, y = x + field[0], y + field[1]
     planes = torch.empty(2, height, width)  # x and y apart in memory: written in half the time
-    for plane, row, length in zip(planes, inverse, (width, height)):
-        # to the [-1, 1] that runs from the outer edge of the first pixel to that of the last
-        a, b, c = (float(value) for value in row * 2 / length)
-        torch.add(x * a, y * b, out=plane).add_(c + 1 / length - 1)
+    for plane, row in zip(planes, reading(size, affine).tolist()):
+        a, b, c = row
+        torch.add(x * a, y * b, out=plane).add_(c)
     return planes.permute(1, 2, 0)
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from fewshot_seg.data.augment import Augmentation
+from fewshot_seg.data.batch_augment import BatchAugmentation
+from fewshot_seg.data.drawn import SECOND, WithDrawnChanges
 from fewshot_seg.data.episodes import EpisodeSource, SupervisedSource
 from fewshot_seg.data.extras import WithAuxiliary, WithSecondView, WithUnlabelled
 from fewshot_seg.data.prepare import PreparedScan
@@ -41,6 +43,8 @@ class EpisodeSettings:
         `WithUnlabelled` and `WithAuxiliary`.
     registered: register support and query slices with the episodes (in the workers, where there
         are some) and not in the method; see `Registered`. Only rpnet makes use of it.
+    augment_on: "workers" (one image after the other, where the episodes are made) or "device" (all
+        images of a step at once, where the method trains; see `BatchAugmentation`).
     Raises OptionError for a value or combination that cannot work.
     """
 
@@ -59,10 +63,17 @@ class EpisodeSettings:
     unlabelled: int = 4
     auxiliary: int = 3
     registered: bool = False
+    augment_on: str = "workers"
 
     def __post_init__(self) -> None:
         check_choice("source", self.source, SOURCES)
         check_choice("pseudo_source", self.pseudo_source, SELF_SUPERVISED)
+        check_choice("augment_on", self.augment_on, ("workers", "device"))
+        if self.registered and self.augment_on == "device":
+            raise OptionError(
+                "registered=true needs the changed slices where episodes are made, but "
+                "augment_on='device' changes them later; leave one of the two out"
+            )
         if not 0 <= self.pseudo < 1:
             raise OptionError(
                 f"pseudo is a share of episodes, from 0 to below 1; got {self.pseudo}"
@@ -134,10 +145,16 @@ def make_source(
 
     base, novel, setting: classes trained on and held out, and which slices that costs.
     needs: of the method, see `fewshot_seg.needs`.   distinct: see `SupervisedSource`.
+    With `augment_on="device"` the images come as they are, with the changes that `on_device` makes.
     cache: folder for pseudo-labels, see `fewshot_seg.data.pseudo_cache`.
     """
-    chosen = Augmentation() if augmentation is None else augmentation
+    later = settings.augment_on == "device"
+    wanted = Augmentation() if augmentation is None else augmentation
+    chosen = Augmentation.none() if later else wanted
     held_out: dict[str, Any] = {"exclude": novel, "setting": setting}
+
+    def drawn(inner: EpisodeSource, **rules: Any) -> EpisodeSource:
+        return WithDrawnChanges(inner, wanted, seed=seed, **rules) if later else inner
 
     def invented(kind: str) -> EpisodeSource:
         common: dict[str, Any] = {
@@ -145,9 +162,11 @@ def make_source(
             "n_shot": settings.n_shot, "n_query": settings.n_query,
         }  # fmt: skip
         if kind == "supervoxel":
-            return SupervoxelSource(scans, min_size=settings.supervoxel_size, **common)
-        size = settings.superpixel_size
-        return SuperpixelSource(scans, min_pixels=settings.min_pixels, min_size=size, **common)
+            voxels = SupervoxelSource(scans, min_size=settings.supervoxel_size, **common)
+            return drawn(voxels, one_side=voxels.augment == "one")
+        size, least = settings.superpixel_size, settings.min_pixels
+        pixels = SuperpixelSource(scans, min_pixels=least, min_size=size, **common)
+        return drawn(pixels, least=least)
 
     source: EpisodeSource
     if settings.source != "supervised":
@@ -168,6 +187,7 @@ def make_source(
             shared=settings.shared,
             **held_out,
         )
+        source = drawn(source, shared=settings.shared)
     if settings.pseudo:
         other = invented(settings.pseudo_source)
         source = MixedSource([(source, 1 - settings.pseudo), (other, settings.pseudo)], seed=seed)
@@ -179,10 +199,29 @@ def make_source(
             source, scans, segments, count=settings.auxiliary, seed=seed, **held_out
         )
     if "second_view" in needs:
-        warps = chosen if chosen != Augmentation.none() else Augmentation()
-        source = WithSecondView(source, seed=seed, augmentation=warps)
+        again = second_view_of(wanted)
+        if later:
+            source = WithDrawnChanges(source, again, seed=seed, name=SECOND)
+        else:
+            source = WithSecondView(source, seed=seed, augmentation=again)
     if settings.registered:
         # slices that augmentation changes never come again, so keeping them would fill the disk
-        kept = PseudoCache(cache).folder if chosen == Augmentation.none() else None
+        kept = PseudoCache(cache).folder if wanted == Augmentation.none() else None
         source = Registered(source, cache=None if kept is None else kept / "registration")
     return source
+
+
+def on_device(
+    settings: EpisodeSettings, augmentation: Augmentation | None, needs: Sequence[str] = ()
+) -> BatchAugmentation | None:
+    """What `train` does to the episodes of a `make_source` of the same arguments; None: nothing."""
+    if settings.augment_on != "device":
+        return None
+    wanted = Augmentation() if augmentation is None else augmentation
+    second = second_view_of(wanted) if "second_view" in needs else None
+    return BatchAugmentation(wanted, second=second, shared=settings.shared)
+
+
+def second_view_of(augmentation: Augmentation) -> Augmentation:
+    """How second views change: as the first, or the field's way where those do not change."""
+    return augmentation if augmentation != Augmentation.none() else Augmentation()

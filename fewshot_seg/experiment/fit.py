@@ -11,7 +11,7 @@ from fewshot_seg.data.augment import Augmentation
 from fewshot_seg.data.intensity import Intensity, fit_intensity
 from fewshot_seg.data.prepare import Preparation, prepare_all
 from fewshot_seg.data.scan import Dataset
-from fewshot_seg.experiment.episodes import EpisodeSettings, make_source
+from fewshot_seg.experiment.episodes import EpisodeSettings, make_source, on_device
 from fewshot_seg.inference import channels_of
 from fewshot_seg.needs import needs_of
 from fewshot_seg.training import TrainConfig, train
@@ -45,13 +45,14 @@ def fit(
         dataset, ids, size=size, intensity=intensity, channels=channels, cache=cache
     )
     _tell_failures(prepared, shown)
+    needs = needs_of(method)
     source = make_source(
         prepared.scans,
         drawn,
         base=base,
         novel=novel,
         setting=setting,
-        needs=needs_of(method),
+        needs=needs,
         seed=seed,
         augmentation=augmentation,
         distinct=_distinct(len(base), drawn.n_way, config.episodes_per_step),
@@ -63,6 +64,7 @@ def fit(
         config,
         out=out,
         notes=notes(intensity, channels),
+        on_device=on_device(drawn, augmentation, needs),
         progress=progress,
         console=shown,
     )

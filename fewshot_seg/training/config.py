@@ -86,6 +86,10 @@ class TrainConfig:
     channels_last: bool = _setting(
         False, "store 4-D weights channels last, faster on tensor cores and many CPUs (ours)"
     )
+    compile: bool = _setting(
+        False,
+        "torch.compile, for GPUs: other random draws, and a first step that takes long (ours)",
+    )
     workers: int = _setting(0, "processes that prepare episodes, 0 for none (ours)", low=0)
     seed: int = _setting(0, "root of every random draw in the run (ours)", low=0, high=2**63 - 1)
     checkpoint_every: int = _setting(

@@ -1,6 +1,7 @@
 """One optimizer step: episodes in, gradients, new weights."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from fewshot_seg.answers import check_losses, name_of
+from fewshot_seg.data.drawn import FIRST
 from fewshot_seg.episode import Episode
 from fewshot_seg.errors import FewshotSegError, TrainingError
 from fewshot_seg.training.config import TrainConfig
@@ -22,6 +24,8 @@ from fewshot_seg.training.optim import (
 from fewshot_seg.training.randomness import seed_step
 from fewshot_seg.training.window import DIAGNOSTICS, GRADIENT
 
+OnDevice = Callable[[Episode], Episode]
+"""Changes a step's episodes, on the device and with its random numbers."""
 RESERVED = ("step", "total", "lr", "seconds", GRADIENT)
 
 
@@ -87,6 +91,23 @@ def _scalars(diagnostics: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
+@contextmanager
+def uncompilable(compiled: bool) -> Iterator[None]:
+    """Say in a line that a method could not be compiled, and what to do."""
+    if not compiled:
+        yield
+        return
+    from torch._dynamo.exc import TorchDynamoException  # takes a second
+
+    try:
+        yield
+    except TorchDynamoException as error:
+        reason = str(error).strip().splitlines()[0]
+        raise TrainingError(
+            f"torch could not compile the method: {reason}; train with training.compile=false"
+        ) from error
+
+
 @dataclass(frozen=True)
 class Engine:
     """A method and its optimizer on their device."""
@@ -97,15 +118,28 @@ class Engine:
     optimizer: Any
     raw_optimizer: torch.optim.Optimizer
     names: Sequence[str]
+    on_device: OnDevice | None = None
 
     def gradients(self, step: int, episode: Episode) -> dict[str, Tensor]:
         """Fill the gradients of step `step` (from 0); losses, their total and the gradient norm."""
         seed_step(self.config.seed, step, self.fabric.global_rank)
         set_learning_rate(self.raw_optimizer, learning_rate(self.config, step))
         self.optimizer.zero_grad()
-        losses: dict[str, Tensor] = self.module(_Parcel(episode.to(self.fabric.device)))
+        episode = self._changed(episode.to(self.fabric.device))
+        with uncompilable(self.config.compile):
+            losses: dict[str, Tensor] = self.module(_Parcel(episode))
         self.fabric.backward(losses["total"])
         return {**losses, **_redrawn(episode), GRADIENT: self._clip()}
+
+    def _changed(self, episode: Episode) -> Episode:
+        if self.on_device is not None:
+            return self.on_device(episode)
+        if FIRST in episode.extras:
+            raise TrainingError(
+                "the episodes come with changes still to be made to their images; "
+                "give train() on_device=BatchAugmentation(...)"
+            )
+        return episode
 
     def apply(self) -> None:
         """Move the weights by the gradients."""
@@ -136,11 +170,15 @@ class Engine:
         return torch.nn.utils.get_total_norm(gradients)
 
 
-def make_engine(fabric: Fabric, method: nn.Module, config: TrainConfig) -> Engine:
+def make_engine(
+    fabric: Fabric, method: nn.Module, config: TrainConfig, on_device: OnDevice | None = None
+) -> Engine:
     """Moves `method` to the run's device and puts it under the run's precision."""
     parameters = trained_parameters(method)
     if config.channels_last:
         method.to(memory_format=torch.channels_last)
+    if config.compile:
+        method.compile()
     raw = make_optimizer(parameters.values(), config)
     module, optimizer = fabric.setup(_Losses(method), raw)
-    return Engine(fabric, config, module, optimizer, raw, list(parameters))
+    return Engine(fabric, config, module, optimizer, raw, list(parameters), on_device)

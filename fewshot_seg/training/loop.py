@@ -11,7 +11,7 @@ from torch import nn
 from fewshot_seg.checkpoint import HasToml
 from fewshot_seg.data.episodes import EpisodeSource
 from fewshot_seg.training.config import TrainConfig
-from fewshot_seg.training.engine import trained_parameters
+from fewshot_seg.training.engine import OnDevice, trained_parameters
 from fewshot_seg.training.hardware import make_fabric
 from fewshot_seg.training.interrupt import deferred_interrupt
 from fewshot_seg.training.progress import Display
@@ -29,6 +29,7 @@ def train(
     out: Path | None = None,
     recipe: HasToml | None = None,
     notes: Mapping[str, Any] | None = None,
+    on_device: OnDevice | None = None,
     progress: bool = True,
     console: Console | None = None,
     stop: Stop | None = None,
@@ -39,6 +40,9 @@ def train(
         back the finished method at once. None keeps nothing on disk.
     recipe: written into folder and checkpoints; by default the method's own `recipe`.
     notes: what else should stand there (fold, novel class, intensity statistics).
+    on_device: changes each step's episodes on the run's device before the method sees them, such as
+        `fewshot_seg.data.batch_augment.BatchAugmentation`. Random draws come from torch's global
+        generators.
     progress: show a bar on a terminal and messages elsewhere, on `console` (standard error).
     stop: asked after each step with the number of finished steps (with several devices on CUDA,
         when the log is due); True saves a checkpoint and ends the run early.
@@ -69,7 +73,7 @@ def train(
         display = Display(
             shown if progress and fabric.is_global_zero else None, config.episodes_per_step
         )
-        run = Session(fabric, method, source, config, records, display, interrupt, stop)
+        run = Session(fabric, method, source, config, records, display, interrupt, stop, on_device)
         return run.go(None if out is None else Path(out))
 
 

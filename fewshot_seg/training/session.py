@@ -15,7 +15,7 @@ from fewshot_seg.episode import Episode
 from fewshot_seg.errors import TrainingError
 from fewshot_seg.training.agreement import Wish, agree, first_decides, mean_over_ranks
 from fewshot_seg.training.config import TrainConfig
-from fewshot_seg.training.engine import RESERVED, Engine, make_engine
+from fewshot_seg.training.engine import RESERVED, Engine, OnDevice, make_engine
 from fewshot_seg.training.hardware import choose_accelerator, choose_precision
 from fewshot_seg.training.interrupt import Interrupt
 from fewshot_seg.training.optim import learning_rate
@@ -57,10 +57,11 @@ class Session:
         display: Display,
         interrupt: Interrupt,
         stop: Stop | None,
+        on_device: OnDevice | None = None,
     ) -> None:
         self.fabric, self.method, self.source, self.config = fabric, method, source, config
         self.records, self.display = records, display
-        self.interrupt, self.stop = interrupt, stop
+        self.interrupt, self.stop, self.on_device = interrupt, stop, on_device
         scaled = config.precision == "16"
         self.window = Window(frozenset({GRADIENT}) if scaled else frozenset())
         self.losses: dict[str, float] = {}
@@ -89,7 +90,7 @@ class Session:
         """Weights, optimizer and clock as they were at the start's step."""
         if start.snapshot is not None:
             load_weights(self.method, start.snapshot.model)
-        engine = make_engine(self.fabric, self.method, self.config)
+        engine = make_engine(self.fabric, self.method, self.config, self.on_device)
         if start.snapshot is not None:
             engine.restore(start.snapshot.optimizer(), start.snapshot.scaler)
             self.display.say(f"going on from step {start.step} of {self.config.steps}")
