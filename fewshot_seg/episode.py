@@ -150,6 +150,11 @@ class Episode:
         """The episode on `device`."""
         return self.map(lambda tensor: tensor.to(device, non_blocking=True))
 
+    def pin_memory(self) -> "Episode":
+        """The episode in page-locked memory, from where a GPU fetches it without waiting; torch's
+        DataLoader calls this."""
+        return self.map(lambda tensor: tensor.pin_memory())
+
     def without_labels(self) -> "Episode":
         """The same task as it stands at test time."""
         return replace(self, query_labels=None)

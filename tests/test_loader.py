@@ -112,3 +112,19 @@ def test_a_failing_source_is_heard(workers):
 def test_wrong_loaders_are_refused(options, message):
     with pytest.raises(OptionError, match=message):
         loader(**options)
+
+
+def test_an_episode_is_pinned_as_a_whole(monkeypatch, steps):
+    """torch's loader calls `pin_memory`; locking pages itself needs a GPU."""
+    seen = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda one: seen.append(one) or one)
+    pinned = steps[0].pin_memory()
+    assert same(pinned, steps[0])
+    assert len(seen) == len(tensors(steps[0]))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@pytest.mark.parametrize("workers", [0, 1])
+def test_steps_come_in_locked_pages(workers):
+    for step in loader(pin=True, workers=workers):
+        assert all(tensor.is_pinned() for tensor in tensors(step))

@@ -191,3 +191,10 @@ def test_a_gpu_never_waits(
     run()  # libraries start up on the first call, and may wait
     strict_gpu(True)
     run()
+
+
+def test_a_gpu_never_waits_for_changed_images(strict_gpu: Callable[[bool], None]) -> None:
+    run = changed()
+    run()
+    strict_gpu(True)
+    run()

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
+from einops import rearrange, reduce
 from jaxtyping import Float
 from torch import Tensor
 
@@ -54,10 +55,12 @@ class BatchAugmentation:
             grids = self._grids(self.second, drawn, episode)
             seen = self._coloured(self.second, drawn, _resampled(images, grids), episode)
             extras |= {"second_view_images": seen, "second_view_grid": grids}
-        n_way, n_shot = episode.support.n_way, episode.support.n_shot
-        shown, asked = images.split([n_way * n_shot, images.shape[1] - n_way * n_shot], 1)
-        support = replace(episode.support, images=shown.unflatten(1, (n_way, n_shot)))
-        return replace(episode, support=support, query_images=asked, extras=extras)
+        n_support = episode.support.n_way * episode.support.n_shot
+        shown = rearrange(
+            images[:, :n_support], "b (w s) c h x -> b w s c h x", w=episode.support.n_way
+        )
+        support = replace(episode.support, images=shown)
+        return replace(episode, support=support, query_images=images[:, n_support:], extras=extras)
 
     def _grids(self, augmentation: Augmentation, drawn: Drawn, episode: Episode) -> Grids:
         height, width = episode.size
@@ -99,21 +102,19 @@ def _moved(
     """Images and episode with masks and labels by the new geometry, and how many images of each
     episode kept their old one."""
     support = episode.support
-    ways = (support.n_way, support.n_shot)
-    n_support = ways[0] * ways[1]
-    split = [n_support, images.shape[1] - n_support]
+    n_way, n_support = support.n_way, support.n_way * support.n_shot
     own, background = support.masks, support.background_masks
     # beside its own mask each support image has the union of all classes' masks
     both = torch.stack([own, own if background is None else 1 - background], 3).flatten(1, 2)
-    there, asked_there = grids.split(split, 1)
-    masks = _binary(both, there)
+    masks = _binary(both, grids[:, :n_support])
     kept = masks[:, :, 0].sum((-2, -1)) >= least[:, :n_support, 0]
     if shared:
-        kept = kept.unflatten(1, ways).all(1, keepdim=True).expand(-1, *ways).flatten(1)
+        kept = reduce(kept.float(), "b (w s) -> b s", "min", w=n_way).bool().repeat(1, n_way)
     planes = _planes(episode)
-    labels = _binary(planes, asked_there)
-    shown = labels[:, :, : ways[0]].amax(2).sum((-2, -1)) >= least[:, n_support:, 0]
-    masks = torch.where(kept[..., None, None, None], masks, both).unflatten(1, ways)
+    labels = _binary(planes, grids[:, n_support:])
+    shown = labels[:, :, :n_way].amax(2).sum((-2, -1)) >= least[:, n_support:, 0]
+    masks = torch.where(kept[..., None, None, None], masks, both)
+    masks = rearrange(masks, "b (w s) plane h x -> b w s plane h x", w=n_way)
     labels = torch.where(shown[..., None, None, None], labels, planes)
     still = ~torch.cat([kept, shown], 1)
     images = torch.where(still[..., None, None, None], images, _resampled(images, grids))

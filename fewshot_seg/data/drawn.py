@@ -20,7 +20,7 @@ FIRST, SECOND = "augment", "augment_second"
 STREAMS = {FIRST: 14, SECOND: 15}
 """Keep these draws apart from those of the source inside, which has the same seed."""
 DIAGONAL = [knot / KNOTS for knot in range(KNOTS + 1)]
-WIDTHS = (6, 1, 1, KNOTS + 1, 1, 1, 1, 1, 1)
+WIDTHS = [6, 1, 1, KNOTS + 1, 1, 1, 1, 1, 1]
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,12 @@ class Drawn:
     @classmethod
     def unpack(cls, numbers: Float[Tensor, "*image number"]) -> "Drawn":
         """Colours are for images on one axis: "image 1 1 1"."""
-        affine, elastic, exponent, curve, *rest, least = numbers.split(WIDTHS, -1)
+        affine, elastic, exponent, curve, *rest, least = torch.split(numbers, WIDTHS, -1)
         exponent, factor, offset, sigma, std = (
             one.reshape(-1, 1, 1, 1) for one in (exponent, *rest)
         )
         colours = Colours(exponent, curve.reshape(-1, KNOTS + 1), factor, offset, sigma, std)
-        return cls(affine.unflatten(-1, (2, 3)), elastic, colours, least)
+        return cls(affine.reshape(*affine.shape[:-1], 2, 3), elastic, colours, least)
 
 
 class WithDrawnChanges:

@@ -24,6 +24,7 @@ class EpisodeLoader:
         the iteration, also when it is broken off.
     rank, world_size: for training on several devices, each rank takes its block of every step.
     start_method: how workers start: "fork", "spawn", "forkserver"; None is Python's default here.
+    pin: give episodes in page-locked memory, for training on CUDA.
 
     Raises OptionError for numbers out of range or a step that the ranks cannot share evenly.
     """
@@ -39,6 +40,7 @@ class EpisodeLoader:
         rank: int = 0,
         world_size: int = 1,
         start_method: str | None = None,
+        pin: bool = False,
     ) -> None:
         if episodes_per_step < 1 or workers < 0:
             raise OptionError(
@@ -59,6 +61,7 @@ class EpisodeLoader:
         self._maker = _Steps(source, episodes_per_step, rank * share, share)
         self._workers = workers
         self._start_method = start_method
+        self._pin = pin
 
     def __len__(self) -> int:
         return len(self._steps)
@@ -74,6 +77,7 @@ class EpisodeLoader:
                 num_workers=min(self._workers, len(self._steps)),
                 collate_fn=_unchanged,
                 multiprocessing_context=self._start_method if self._workers else None,
+                pin_memory=self._pin,
             )
         )
 

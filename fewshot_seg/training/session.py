@@ -114,6 +114,7 @@ class Session:
             workers=self.config.workers,
             rank=self.fabric.global_rank,
             world_size=self.fabric.world_size,
+            pin=self.fabric.device.type == "cuda",
         )
         wish = Wish.CONTINUE
         saved = start.step
