@@ -154,3 +154,19 @@ class Method(Protocol):
     def segment(
         self, state: Any, query_images: Float[Tensor, "batch query channel height width"]
     ) -> QueryLogits: ...
+
+
+@runtime_checkable
+class EncodesQueries(Protocol):
+    """A method that encodes query slices without looking at the support, so that one encoding
+    serves several supports.
+
+    `segment(state, images)` equals `segment_encoded(state, encode_query(images), size)`.
+    """
+
+    def encode_query(
+        self, query_images: Float[Tensor, "batch query channel height width"]
+    ) -> QueryMaps: ...
+    def segment_encoded(
+        self, state: Any, query: QueryMaps, size: tuple[int, int]
+    ) -> QueryLogits: ...

@@ -32,6 +32,7 @@ from fewshot_seg.interfaces import (
     Prior,
     Privileged,
     QueryLogits,
+    QueryMaps,
     Step,
 )
 from fewshot_seg.needs import needs_of, require
@@ -100,10 +101,21 @@ class Pipeline(nn.Module):
         query_images: Float[Tensor, "batch query channel height width"],
     ) -> Float[Tensor, "batch query label height width"]:
         """Logits of the query images by the encoded support."""
-        batch = query_images.shape[0]
+        size = (query_images.shape[-2], query_images.shape[-1])
+        return self.segment_encoded(state, self.encode_query(query_images), size)
+
+    def encode_query(
+        self, query_images: Float[Tensor, "batch query channel height width"]
+    ) -> QueryMaps:
+        """Encode query images once; `segment_encoded` may then be called with many supports."""
         maps = self.encode(rearrange(query_images, "b q c h w -> (b q) c h w"))
-        query = rearrange(maps, "(b q) d r c -> b q d r c", b=batch)
-        return self._answer(state, query, (query_images.shape[-2], query_images.shape[-1]))
+        return rearrange(maps, "(b q) d r c -> b q d r c", b=query_images.shape[0])
+
+    def segment_encoded(
+        self, state: SupportState, query: QueryMaps, size: tuple[int, int]
+    ) -> QueryLogits:
+        """Logits at `size` (height, width) of encoded query images by the encoded support."""
+        return self._answer(state, query, size)
 
     def encode(self, images: Images) -> FeatureMaps:
         """Maps of any images, grey ones repeated to the channels of the encoder."""

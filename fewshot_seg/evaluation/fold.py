@@ -10,6 +10,7 @@ from jaxtyping import Bool
 from fewshot_seg.data.folds import Fold
 from fewshot_seg.data.prepare import PreparedScan
 from fewshot_seg.errors import DataError, check_choice
+from fewshot_seg.evaluation.encoded import EncodedSlices
 from fewshot_seg.evaluation.matching import Matching, Part, Stack
 from fewshot_seg.evaluation.metrics import count, mean_slice_dice, surface_distances
 from fewshot_seg.evaluation.predict import predict, support_mask
@@ -38,6 +39,7 @@ def evaluate_scan(
     unlabelled: PoolOf | None = None,
     precision: str = "32",
     on_prediction: OnPrediction | None = None,
+    encoded: EncodedSlices | None = None,
 ) -> ScanScore:
     """Segment one class in a query scan and compare with its labels at their own resolution.
 
@@ -49,6 +51,7 @@ def evaluate_scan(
     unlabelled: gives a query scan's unlabelled slices, to methods that need them.
     precision: "32", "bf16", or "auto" for bf16 where the hardware computes in it.
     on_prediction: given the masks that the score was computed from.
+    encoded: the query's slices, where they are asked for other classes too.
 
     The method is in eval mode meanwhile, and never sees a label of the query. Dice is 0 when
     nothing is predicted.
@@ -71,6 +74,7 @@ def evaluate_scan(
         device=device,
         unlabelled=None if unlabelled is None else unlabelled(query),
         precision=precision,
+        encoded=encoded,
     )
     slices = list(paired.scored)
     nothing = np.zeros_like(truth[0])
@@ -145,6 +149,8 @@ def evaluate_fold(
             continue
         scores += _skipped(fold, scan_id, [classes[class_id] for class_id in absent], seed)
         done(len(absent))
+        several = len(classes) - len(absent) > 1
+        encoded = EncodedSlices(query.images) if several else None
         for class_id in classes:
             if class_id in absent:
                 continue
@@ -165,6 +171,7 @@ def evaluate_fold(
                     unlabelled=unlabelled,
                     precision=precision,
                     on_prediction=segmented.append,
+                    encoded=encoded,
                 )
             except Exception as error:
                 scores += _failed(error, fold, scan_id, [classes[class_id]], seed)

@@ -13,6 +13,7 @@ from fewshot_seg.data.prepare import PreparedScan
 from fewshot_seg.data.unlabelled import UnlabelledPool
 from fewshot_seg.episode import Support
 from fewshot_seg.errors import DataError
+from fewshot_seg.evaluation.encoded import EncodedSlices, some_twice
 from fewshot_seg.evaluation.modes import evaluating, place
 from fewshot_seg.evaluation.pairs import Part
 from fewshot_seg.interfaces import Method
@@ -53,6 +54,7 @@ def predict(
     device: torch.device | str | None = None,
     unlabelled: UnlabelledPool | None = None,
     precision: str = "32",
+    encoded: EncodedSlices | None = None,
 ) -> dict[int, Mask]:
     """The class's mask in each slice that `parts` names, by slice index.
 
@@ -63,6 +65,7 @@ def predict(
     unlabelled: for methods that learn from unlabelled images; those at the mean position of the
     query slices that share a support.
     precision: one of `fewshot_seg.precision.PRECISIONS`.
+    encoded: the query's slices, where they are asked for other classes too.
 
     The support is encoded once for each distinct choice of support slices.
     Raises PluginError when the method's logits have another shape than asked for, or are NaN or
@@ -90,6 +93,7 @@ def predict(
         batch=batch,
         device=place_on,
         precision=computed_in,
+        encoded=encoded,
     )
     return {index: _mask(one, size) for index, one in odds.items()}
 
@@ -103,23 +107,30 @@ def log_odds(
     batch: int,
     device: torch.device,
     precision: str = "32",
+    encoded: EncodedSlices | None = None,
 ) -> dict[int, Odds]:
     """Of the class against the rest, for each slice that `parts` names, on the CPU.
 
     encode: the method's state for support slices and the query slices that they serve.
     precision: "32" or "bf16", see `fewshot_seg.precision`.
+    encoded: as in `predict`; within a call a slice is encoded once in any case.
     A slice in several parts gets the log-odds of its mean probability.
     Raises PluginError as `predict`.
     """
     seen: dict[int, list[Odds]] = {}
+    if encoded is None and some_twice(parts):
+        encoded = EncodedSlices(query_images)
     with evaluating(method), computing(method, device, precision):
         for support, queries in _by_support(parts):
             state = encode(support, queries)
             for start in range(0, len(queries), batch):
                 indices = queries[start : start + batch]
-                images = query_images[list(indices)][None].to(device)
-                logits = method.segment(state, images)
-                check_shape(method, "logits", logits, (1, len(indices), 2, *images.shape[-2:]))
+                if encoded is None:
+                    logits = method.segment(state, query_images[list(indices)][None].to(device))
+                else:
+                    logits = encoded.segment(method, state, indices, device)
+                shape = (1, len(indices), 2, *query_images.shape[-2:])
+                check_shape(method, "logits", logits, shape)
                 check_finite(method, "logits", logits)
                 found = _foreground(logits[0])
                 for index, one in zip(indices, found, strict=True):

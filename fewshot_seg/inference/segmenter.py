@@ -16,6 +16,7 @@ from fewshot_seg.data.prepare import PreparedScan, prepare
 from fewshot_seg.data.scan import Scan
 from fewshot_seg.episode import Support
 from fewshot_seg.errors import DataError
+from fewshot_seg.evaluation.encoded import EncodedSlices
 from fewshot_seg.evaluation.matching import Matching, Part, Stack
 from fewshot_seg.evaluation.modes import place
 from fewshot_seg.evaluation.predict import PROBABILITY_FLOOR, log_odds
@@ -130,11 +131,12 @@ class Segmenter:
         best = np.zeros((len(shown.images), *shown.placement.full), np.float32)
         labels = np.zeros(best.shape, np.int32)
         notes: list[str] = []
+        encoded = EncodedSlices(shown.images) if len(self.classes) > 1 else None
         for value, name in self.classes.items():
             shots = [one for one in supports if value in one.class_slices]
             stacks = [_stack(one, one.class_slices[value]) for one in shots]
             paired = self.pairing.match(stacks, _stack(shown, ()))
-            odds = self._log_odds(value, shots, shown, paired.parts)
+            odds = self._log_odds(value, shots, shown, paired.parts, encoded)
             wins = odds > best
             labels[wins], best[wins] = value, odds[wins]
             notes += [f"{name}: {note}" for note in paired.notes]
@@ -166,7 +168,12 @@ class Segmenter:
         )
 
     def _log_odds(
-        self, value: int, shots: Sequence[_Placed], query: _Placed, parts: Sequence[Part]
+        self,
+        value: int,
+        shots: Sequence[_Placed],
+        query: _Placed,
+        parts: Sequence[Part],
+        encoded: EncodedSlices | None,
     ) -> Float[np.ndarray, "slice height width"]:
         """Of the class against the rest, on the query's own pixels; negative where not looked."""
 
@@ -181,6 +188,7 @@ class Segmenter:
             batch=choose_batch(self.batch, query.placement.canvas, self.device),
             device=self.device,
             precision=self.precision,
+            encoded=encoded,
         )
         every = torch.full((len(query.images), *query.placement.canvas), NOWHERE)
         for index, odds in found.items():

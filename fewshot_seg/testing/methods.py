@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fewshot_seg.episode import Episode, Output, Support
-from fewshot_seg.interfaces import Method
+from fewshot_seg.interfaces import EncodesQueries, Method
 from fewshot_seg.needs import needs_of
 from fewshot_seg.testing.asserts import check_losses, check_refusal, check_same, check_state
 from fewshot_seg.testing.episodes import make_episode
@@ -71,6 +71,11 @@ def _check_test_path(method: nn.Module, episode: Episode) -> None:
     state = encode(episode.support)
     check_same(segment(state, episode.query_images), output.logits, "segment(encode_support(...))")
     check_same(segment(state, episode.query_images), output.logits, "segment called a second time")
+    if isinstance(method, EncodesQueries):
+        apart = method.segment_encoded(
+            state, method.encode_query(episode.query_images), episode.size
+        )
+        check_same(apart, output.logits, "segment_encoded(..., encode_query(...))")
     blind = method(episode.without_labels()).logits
     check_same(blind, output.logits, "forward without query labels")
     assert episode.query_labels is not None
