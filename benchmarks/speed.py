@@ -3,6 +3,7 @@
     python benchmarks/speed.py                                  # apscl at its defaults, 256x256
     python benchmarks/speed.py --method all --encoder resnet18 --size 128 --parts parts.md
     python benchmarks/speed.py --curves curves.csv              # over size, shots, ways, ...
+    python benchmarks/speed.py --method apscl,senet --organs 4  # several organs of one scan
 
 Train: forward + backward of a step against the encoder's forward + backward on the same images, or,
 for a whole network, against its own forward + backward without losses.
@@ -10,6 +11,8 @@ Test: `segment` of a batch of slices (support encoded before) against the encode
 same slices; the difference is what prior, enrichment and decoder add.
 Scan: 36 slices with 3 support slices, each encoded once and serving 12 slices, in batches as free
 memory allows; a slice of it against the encoder's forward of one image alone.
+Organs: a scan of 36 slices segmented for several organs, each by a labelled slice of its own; methods
+made of parts encode a slice once for all of them, which is compared with encoding it for each.
 Rounds alternate between what is compared, and medians count, as machines drift. `--clock process`
 is for busy machines: processor time, which with several threads counts their waiting too.
 Everything else is as in `fewshot-seg profile`, whose code this is.
@@ -35,6 +38,7 @@ from fewshot_seg.profiling import (
     episodes_a_second,
     phantom_source,
     profile_together,
+    time_organs,
     time_scan,
 )
 
@@ -42,6 +46,10 @@ HEADINGS = (
     "method", "encoder", "size", "precision", "train step s", "bare s", "ratio", "test s/slice",
     "bare s/slice", "ratio", "scan s/slice", "one image s", "ratio", "train GFLOP", "bare GFLOP",
     "test GFLOP/slice", "train MiB", "test MiB", "where",
+)  # fmt: skip
+ORGANS = (
+    "method", "encoder", "size", "precision", "organs", "encoded for each, s", "once, s", "times",
+    "where",
 )  # fmt: skip
 PARTS = (
     "method", "part", "parameters", "train GFLOP", "test GFLOP/slice", "forward ms", "backward ms",
@@ -71,16 +79,23 @@ def main(
     out: Annotated[Path | None, typer.Option(help="append a Markdown row to this file")] = None,
     parts: Annotated[Path | None, typer.Option(help="append a row for each part")] = None,
     curves: Annotated[Path | None, typer.Option(help="write scaling curves, CSV")] = None,
+    organs: Annotated[int, typer.Option(help="time so many organs of a scan only", min=0)] = 0,
 ) -> None:
-    """Print a row for each method; or write how costs grow, with --curves."""
+    """Print a row for each method; or write how costs grow, with --curves; or see --organs."""
     torch.set_num_threads(threads)
     chosen = names("methods") if method == "all" else [one.strip() for one in method.split(",")]
     settings = Settings(encoder, precision, clock, rounds)
     if curves is not None:
         settings.write_curves(curves, chosen, Load(size=size, slices=slices))
         return
-    print(line(HEADINGS), rule(HEADINGS), sep="\n")
+    headings = ORGANS if organs else HEADINGS
+    print(line(headings), rule(headings), sep="\n")
     for name in chosen:
+        if organs:
+            row = line(settings.organs(name, Load(size=size), organs))
+            print(row, flush=True)
+            append(out, headings, [row])
+            continue
         found, scan, bare = settings.measure(name, Load(size=size, slices=slices))
         row = line(summary_cells(name, settings.encoder_of(name), found, scan, bare))
         print(row, flush=True)
@@ -115,6 +130,14 @@ class Settings:
         subject = self.subject(self.network(name, load.size), load)
         found = profile_together([subject], rounds=self.rounds, clock=self.clock)[0]
         return found, *time_scan(subject, rounds=self.rounds, clock=self.clock)
+
+    def organs(self, name: str, load: Load, organs: int) -> list[str]:
+        """Seconds of a scan for all organs: slices encoded once, and for each organ."""
+        subject = self.subject(self.network(name, load.size), load)
+        together, apart = time_organs(subject, organs, rounds=self.rounds, clock=self.clock)
+        where = f"{torch.get_num_threads()} CPU threads" if self.device.type == "cpu" else "GPU"
+        words = [name, self.encoder_of(name), str(load.size), subject.precision, str(organs)]
+        return [*words, number(apart, 2), number(together, 2), f"**{apart / together:.2f}**", where]
 
     def write_curves(self, path: Path, chosen: list[str], base: Load) -> None:
         """A CSV row for each method, axis and value. What a method refuses has the reason only.

@@ -1,7 +1,7 @@
 """`build`: from a name or a recipe to a method whose parts know of each other what they must."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -100,7 +100,7 @@ def _pipeline(resolved: Resolved) -> Pipeline:
         decoder=decoder,
         contrastives=contrastives,
         weights=recipe.weights,
-        ce_weights=recipe.options.get("ce_weights"),
+        ce_weights=_ce_weights(recipe.options.get("ce_weights")),
     )
 
 
@@ -130,6 +130,24 @@ def _encoder(resolved: Resolved, part: Part, context: dict[str, Any]) -> Any:
     context["stride"] = encoder.stride
     context["grid"] = (-(-height // encoder.stride), -(-width // encoder.stride))
     return encoder
+
+
+def _ce_weights(weights: Any) -> Sequence[float] | None:
+    if weights is None:
+        return None
+    pair = weights if isinstance(weights, list | tuple) else ()
+    if len(pair) != 2 or not all(map(_is_weight, pair)) or not any(pair):
+        raise OptionError(
+            f"ce_weights={weights!r:.40} is not [background, foreground], two numbers of 0 or more "
+            "that are not both 0"
+        )
+    return pair
+
+
+def _is_weight(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return 0 <= value < float("inf")
 
 
 def _image_size(size: Any) -> tuple[int, int]:

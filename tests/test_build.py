@@ -152,3 +152,19 @@ def test_a_whole_network_takes_its_own_options() -> None:
     assert build("copy").recipe.method == "copy"
     with pytest.raises(OptionError, match="method 'copy' has no option 'scale'"):
         build("copy", scale=3)
+
+
+@pytest.mark.parametrize(
+    "weights", [0, 1.0, "even", [1.0], [1, 2, 3], [0, 0], [-1, 1], [True, 1], [float("nan"), 1], {}]
+)
+def test_wrong_cross_entropy_weights_are_refused(weights: object) -> None:
+    with pytest.raises(OptionError, match=r"not \[background, foreground\], two numbers"):
+        small("panet", ce_weights=weights)
+
+
+@pytest.mark.parametrize(
+    "size", [0, -1, 10**9, "large", [64], [64, 64, 64], [64, 64.0], [True, 64], {}]
+)
+def test_wrong_image_sizes_are_refused(size: object) -> None:
+    with pytest.raises(OptionError, match="neither a number of pixels nor"):
+        build("panet", encoder=TINY, image_size=size)

@@ -205,6 +205,8 @@ PAIR = ("image_1.nii.gz", "label_1.nii.gz")
             {"cases": [{"image": "image_1.nii.gz", "label": "gone.nii.gz"}]},
             "lists 1 files that are not there, first gone.nii.gz",
         ),
+        (PAIR, {"cases": [{"image": ["a", "b"]}]}, r"""name a file each; got \['a', 'b'\]"""),
+        (PAIR, {"cases": [{"image": "x" * 300}]}, "not there, first x{200};"),
     ],
 )
 def test_folders_that_cannot_be_used(

@@ -13,10 +13,10 @@ from typer.testing import CliRunner, Result
 from fewshot_seg import build
 from fewshot_seg.cli import app
 from fewshot_seg.errors import EpisodeError, OptionError
-from fewshot_seg.profiling import Load, Profile, Subject, profile, table, time_scan
+from fewshot_seg.profiling import Load, Profile, Subject, profile, table, time_organs, time_scan
 from fewshot_seg.profiling.clocks import make_clock
 from fewshot_seg.profiling.memory import LiveBytes
-from fewshot_seg.profiling.scan import Scan
+from fewshot_seg.profiling.scan import Organs, Scan
 from fewshot_seg.profiling.subject import parts_of
 from fewshot_seg.profiling.tape import REST, Tape, watched
 
@@ -276,6 +276,24 @@ def test_a_scan_encodes_each_support_slice_once() -> None:
     slice_seconds, image_seconds = time_scan(subject, rounds=1, clock="process")
     assert 0 < slice_seconds < 1
     assert 0 < image_seconds < 1
+
+
+def test_organs_of_a_scan_share_its_encoded_slices() -> None:
+    method = build("panet", encoder=ENCODER)
+    subject = Subject(method, Load(size=SIZE), precision="32", device=CPU)
+    seen: list[int] = []
+    encoder: nn.Module = method.encoder  # type: ignore[assignment]
+    encoder.register_forward_hook(lambda _, images, __: seen.append(len(images[0])))
+    scan = Organs(subject, 3)
+    with subject.testing():
+        scan.together(Tape(Ticks()))
+        assert sum(seen) == 3 + 36
+        seen.clear()
+        scan.apart(Tape(Ticks()))
+    assert sum(seen) == 3 * (1 + 36)
+    together, apart = time_organs(subject, 3, rounds=1, clock="process")
+    assert together > 0
+    assert apart > 0
 
 
 def test_parts_of_a_network_hold_each_parameter_once() -> None:

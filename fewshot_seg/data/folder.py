@@ -234,12 +234,19 @@ def _check_complete(root: Path, layout: str, manifest: Manifest) -> None:
         for file in manifest.files
         if layout != "nnunet" or Path(file).parent.name == "labelsTr"
     ]
-    missing = [file for file in listed if not (root / file).is_file()]
+    missing = [file for file in listed if not _is_file(root / file)]
     if missing:
         raise DataError(
-            f"{root / FILE_NAME} lists {len(missing)} files that are not there, first {missing[0]};"
-            " complete the folder or take them off the list"
+            f"{root / FILE_NAME} lists {len(missing)} files that are not there, first "
+            f"{missing[0]:.200}; complete the folder or take them off the list"
         )
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that no disk can hold
+        return False
 
 
 def _modality(given: str | None, manifest: Manifest, pictures: bool) -> str:

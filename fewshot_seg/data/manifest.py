@@ -94,9 +94,11 @@ def _modality(text: str) -> str | None:
 def _files(path: Path, content: Mapping[str, Any]) -> tuple[str, ...]:
     """Image and label files listed under "training" (Decathlon) or "cases"."""
     listed = [*_entries(path, content, "training"), *_entries(path, content, "cases")]
-    return tuple(
-        str(entry[key]) for entry in listed for key in ("image", "label") if entry.get(key)
-    )
+    named = [entry[key] for entry in listed for key in ("image", "label") if entry.get(key)]
+    for name in named:
+        if not isinstance(name, str):
+            raise DataError(f'{path}: "image" and "label" name a file each; got {name!r:.60}')
+    return tuple(named)
 
 
 def _entries(path: Path, content: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:

@@ -10,7 +10,7 @@ from fewshot_seg.profiling.loading import episodes_a_second, phantom_source
 from fewshot_seg.profiling.measure import profile, profile_together
 from fewshot_seg.profiling.report import summary, table
 from fewshot_seg.profiling.result import Costs, Memory, Profile, Row
-from fewshot_seg.profiling.scan import time_scan
+from fewshot_seg.profiling.scan import time_organs, time_scan
 from fewshot_seg.profiling.subject import Load, Subject
 
 __all__ = [
@@ -27,5 +27,6 @@ __all__ = [
     "profile_together",
     "summary",
     "table",
+    "time_organs",
     "time_scan",
 ]

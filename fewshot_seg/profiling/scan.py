@@ -3,6 +3,7 @@
 import torch
 
 from fewshot_seg.batching import choose_batch
+from fewshot_seg.evaluation.encoded import EncodedSlices
 from fewshot_seg.pipeline import Pipeline
 from fewshot_seg.profiling.clocks import make_clock
 from fewshot_seg.profiling.measure import alternate
@@ -51,3 +52,39 @@ def time_scan(subject: Subject, *, rounds: int, clock: str) -> tuple[float, floa
     with subject.testing():
         whole, bare = alternate([scan.whole, scan.one_by_one], meter, rounds)
     return sum(whole.values()) / SLICES, sum(bare.values(), 0.0) / len(scan.images)
+
+
+class Organs:
+    """Segments a synthetic scan of `SLICES` slices once for each organ, as label files with several
+    organs ask for."""
+
+    def __init__(self, subject: Subject, organs: int) -> None:
+        self.subject, self.organs = subject, organs
+        size = subject.load.size
+        self.task = Load(size=size, slices=SLICES).task(subject.network).to(subject.device)
+        self.batch = choose_batch(None, (size, size), subject.device)
+
+    def together(self, tape: Tape) -> None:
+        """Each slice encoded once for all organs."""
+        self._segment(tape, None)
+
+    def apart(self, tape: Tape) -> None:
+        """Each slice encoded anew for each organ."""
+        self._segment(tape, 0)
+
+    def _segment(self, tape: Tape, room: int | None) -> None:
+        method, encoded = self.subject.method, EncodedSlices(self.task.query_images[0], room=room)
+        with tape.phase(SCAN):
+            for _ in range(self.organs):
+                state = method.encode_support(self.task.support)
+                for start in range(0, SLICES, self.batch):
+                    indices = range(start, min(start + self.batch, SLICES))
+                    encoded.segment(method, state, indices, self.subject.device)
+
+
+def time_organs(subject: Subject, organs: int, *, rounds: int, clock: str) -> tuple[float, float]:
+    """Seconds for all organs of a scan, each slice encoded once, and once for each organ."""
+    scan, meter = Organs(subject, organs), make_clock(clock, subject.device)
+    with subject.testing():
+        together, apart = alternate([scan.together, scan.apart], meter, rounds)
+    return sum(together.values()), sum(apart.values())
