@@ -1,6 +1,6 @@
 """Print the oldest supported version of every direct dependency, as constraints for pip.
 
-    python .ci/oldest_versions.py > oldest.txt && pip install -e ".[dev]" -c oldest.txt && pytest
+python .ci/oldest_versions.py > oldest.txt && pip install -e ".[dev]" -c oldest.txt && pytest
 """
 
 import re

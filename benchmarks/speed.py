@@ -11,8 +11,8 @@ Test: `segment` of a batch of slices (support encoded before) against the encode
 same slices; the difference is what prior, enrichment and decoder add.
 Scan: 36 slices with 3 support slices, each encoded once and serving 12 slices, in batches as free
 memory allows; a slice of it against the encoder's forward of one image alone.
-Organs: a scan of 36 slices segmented for several organs, each by a labelled slice of its own; methods
-made of parts encode a slice once for all of them, which is compared with encoding it for each.
+Organs: a scan of 36 slices segmented for several organs, each by a labelled slice of its own;
+methods made of parts encode a slice once for all, which is compared with encoding it for each.
 Rounds alternate between what is compared, and medians count, as machines drift. `--clock process`
 is for busy machines: processor time, which with several threads counts their waiting too.
 Everything else is as in `fewshot-seg profile`, whose code this is.

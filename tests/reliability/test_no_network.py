@@ -1,9 +1,12 @@
 """Nothing reaches for a network unless weights are asked for by name; then it says so."""
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 TESTS = Path(__file__).resolve().parents[1]
 
@@ -24,30 +27,40 @@ sys.addaudithook(guard)
 """The system's own record of what Python does: no library gets past it by another way in."""
 
 
-def isolated(code: str, home: Path) -> "subprocess.CompletedProcess[str]":
-    """Run a program that cannot connect to anything, without any weights from earlier."""
+Ran = subprocess.CompletedProcess[str]
+
+
+def isolated(words: list[str], home: Path) -> Ran:
+    """Run Python with `words` where nothing can be connected to, without weights from earlier."""
+    (home / "sitecustomize.py").write_text(BLOCKED)  # so that every Python it starts has the guard
     caches = {name: str(home) for name in ("HOME", "HF_HOME", "TORCH_HOME", "XDG_CACHE_HOME")}
     given = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    paths = [str(home), *filter(None, [os.environ.get("PYTHONPATH")])]
     return subprocess.run(
-        [sys.executable, "-c", BLOCKED + code],
-        env={**given, **caches, "FEWSHOT_SEG_CACHE": str(home / "cache")},
+        [sys.executable, *words],
+        env={**given, **caches, "FEWSHOT_SEG_CACHE": str(home / "cache"),
+             "PYTHONPATH": os.pathsep.join(paths)},
         cwd=TESTS, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
 
 
-def offline(code: str, home: Path) -> str:
+def offline(words: list[str], home: Path) -> str:
     """What the program printed. It must end well and never have tried to connect."""
-    found = isolated(code, home)
+    found = isolated(words, home)
     assert "NETWORK" not in found.stderr, found.stderr
     assert found.returncode == 0, found.stderr
     return found.stdout
 
 
-def test_the_guard_sees_an_attempt(tmp_path: Path) -> None:
-    code = "import urllib.request; urllib.request.urlopen('http://localhost:9/')"
-    found = isolated(code, tmp_path)
-    assert found.returncode != 0
+REACH_OUT = "import urllib.request; urllib.request.urlopen('http://localhost:9/')"
+BY_A_CHILD = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {REACH_OUT!r}])"
+
+
+@pytest.mark.parametrize("code", [REACH_OUT, BY_A_CHILD])
+def test_the_guard_sees_an_attempt(code: str, tmp_path: Path) -> None:
+    found = isolated(["-c", code], tmp_path)
     assert "NETWORK socket.getaddrinfo" in found.stderr
+    assert "Network is unreachable" in found.stderr
 
 
 def test_every_module_is_imported_and_every_method_built(tmp_path: Path) -> None:
@@ -77,13 +90,13 @@ from fewshot_seg import build
 build("apscl", encoder="resnet18", image_size=64)
 print(len(names), len(METHODS))
 """
-    modules, built = offline(code, tmp_path).split()
+    modules, built = offline(["-c", code], tmp_path).split()
     assert int(modules) > 150
     assert int(built) >= 13
 
 
-def test_scans_are_made_trained_on_tested_and_segmented(tmp_path: Path) -> None:
-    """What `fewshot-seg demo` does, and `list`, at the size of a stamp; with a worker."""
+def test_scans_are_made_trained_on_and_tested(tmp_path: Path) -> None:
+    """And `list`; at the size of a stamp, with a worker."""
     code = f"""
 from pathlib import Path
 from fewshot_seg.cli import app
@@ -101,8 +114,18 @@ run("train", "panet", "--data", folder / "scans", "--novel", "liver", "--out", f
 run("evaluate", folder / "runs", "--data", folder / "scans", "--no-surface",
     "--out", folder / "results")
 """
-    offline(code, tmp_path)
+    offline(["-c", code], tmp_path)
     assert (tmp_path / "results" / "results.json").is_file()
+
+
+def test_demo_and_the_segment_command_that_it_prints(tmp_path: Path) -> None:
+    """Whole commands, as they stand in the README; one step of training shows as much as 300."""
+    cli = ["-m", "fewshot_seg.cli"]
+    told = offline([*cli, "demo", "--steps", "1", "--out", str(tmp_path / "demo")], tmp_path)
+    line = next(line for line in told.splitlines() if line.startswith("fewshot-seg segment"))
+    offline([*cli, *shlex.split(line)[1:]], tmp_path)
+    assert (tmp_path / "demo" / "overlay.png").is_file()
+    assert list((tmp_path / "demo" / "segmented").glob("image_*_seg.nii.gz"))
 
 
 WANTED = {
@@ -125,7 +148,7 @@ for options in ({", ".join(WANTED)}):
     except DataError as error:
         print("ERROR", " ".join(str(error).split()))
 """
-    found = isolated(code, tmp_path)
+    found = isolated(["-c", code], tmp_path)
     assert "NETWORK" in found.stderr  # asked for, so tried
     told = [line for line in found.stdout.splitlines() if line.startswith("ERROR")]
     assert len(told) == len(WANTED), found.stderr
