@@ -1,5 +1,6 @@
 """Changing all images of a step at once does to each what changing it alone would have done."""
 
+import tomllib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,9 +22,11 @@ from fewshot_seg.data.recolour import Colours
 from fewshot_seg.data.warp import Affine, elastic, resample, sampling_grid
 from fewshot_seg.episode import IGNORE, Episode, collate
 from fewshot_seg.errors import OptionError, TrainingError
+from fewshot_seg.experiment import resolve_recipe, train_fold
 from fewshot_seg.experiment.episodes import EpisodeSettings, make_source, on_device
 from fewshot_seg.testing import make_episode
 from fewshot_seg.training import TrainConfig, train
+from fewshot_seg.training.log import read_log
 
 SIZE = (48, 40)
 SEED = 4
@@ -301,6 +304,21 @@ def test_changes_that_nobody_would_make_are_refused(scans: list[PreparedScan]) -
     source, _ = source_of(scans, "supervised", "device")
     with pytest.raises(TrainingError, match=r"give train\(\) on_device=BatchAugmentation"):
         train(tiny(), source, config(), progress=False)
+
+
+def test_a_recipe_asks_for_it(tmp_path: Path) -> None:
+    recipe = resolve_recipe("panet", {
+        "encoder": {"name": "timm", "backbone": "test_resnet", "dim": 8, "in_channels": 1},
+        "episodes.augment_on": "device",
+        "training.steps": 2,
+    })  # fmt: skip
+    dataset = abdomen(n_scans=5, size=48, n_slices=10)
+    train_fold(
+        dataset, recipe, novel="liver", out=tmp_path / "run", size=48, progress=False, n_folds=2
+    )
+    told = tomllib.loads((tmp_path / "run" / "run.toml").read_text())
+    assert told["source"]["augment_on_device"]["augmentation"]["elastic"] == 10
+    assert len(read_log(tmp_path / "run" / "log.jsonl")) >= 1
 
 
 @pytest.mark.parametrize(
