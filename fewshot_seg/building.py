@@ -1,7 +1,7 @@
 """`build`: from a name or a recipe to a method whose parts know of each other what they must."""
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -132,7 +132,7 @@ def _encoder(resolved: Resolved, part: Part, context: dict[str, Any]) -> Any:
     return encoder
 
 
-def _ce_weights(weights: Any) -> Sequence[float] | None:
+def _ce_weights(weights: Any) -> tuple[float, ...] | None:
     if weights is None:
         return None
     pair = weights if isinstance(weights, list | tuple) else ()
@@ -141,7 +141,7 @@ def _ce_weights(weights: Any) -> Sequence[float] | None:
             f"ce_weights={weights!r:.40} is not [background, foreground], two numbers of 0 or more "
             "that are not both 0"
         )
-    return pair
+    return tuple(map(float, pair))
 
 
 def _is_weight(value: object) -> bool:

@@ -14,7 +14,7 @@ import numpy as np
 import SimpleITK as sitk
 from jaxtyping import Float
 
-from fewshot_seg.data.dicommeta import MAGIC, PREAMBLE, check_meta
+from fewshot_seg.data.dicommeta import MAGIC, PREAMBLE, check_elements
 from fewshot_seg.data.grid import MAX_COSINE, check_shape
 from fewshot_seg.errors import DataError
 
@@ -86,7 +86,7 @@ def read_stack(folder: Path, files: Sequence[Path]) -> sitk.Image:
 def _only_series(folder: Path) -> list[Path]:
     for path in folder.iterdir():
         if path.is_file():  # GDCM looks into every file
-            check_meta(path)
+            check_elements(path)
     try:
         with _quiet():
             series = {
@@ -115,7 +115,7 @@ def _only_series(folder: Path) -> list[Path]:
 
 
 def _header(file: Path) -> _Slice:
-    check_meta(file)
+    check_elements(file)
     reader = sitk.ImageFileReader()
     reader.SetImageIO("GDCMImageIO")
     reader.SetFileName(str(file))

@@ -40,7 +40,7 @@ def isolated(words: list[str], home: Path) -> Ran:
         [sys.executable, *words],
         env={**given, **caches, "FEWSHOT_SEG_CACHE": str(home / "cache"),
              "PYTHONPATH": os.pathsep.join(paths)},
-        cwd=TESTS, capture_output=True, text=True, timeout=300, check=False,
+        cwd=TESTS, capture_output=True, text=True, timeout=900, check=False,
     )  # fmt: skip
 
 
