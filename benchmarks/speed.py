@@ -29,6 +29,7 @@ import typer
 from torch import nn
 
 from fewshot_seg import build, names
+from fewshot_seg.allocator import keep_freed_memory
 from fewshot_seg.building import recipe_of
 from fewshot_seg.errors import EpisodeError
 from fewshot_seg.profiling import (
@@ -79,10 +80,15 @@ def main(
     out: Annotated[Path | None, typer.Option(help="append a Markdown row to this file")] = None,
     parts: Annotated[Path | None, typer.Option(help="append a row for each part")] = None,
     curves: Annotated[Path | None, typer.Option(help="write scaling curves, CSV")] = None,
+    keep_memory: Annotated[
+        bool, typer.Option("--keep-memory", help="as the program does; see fewshot_seg.allocator")
+    ] = False,
     organs: Annotated[int, typer.Option(help="time so many organs of a scan only", min=0)] = 0,
 ) -> None:
     """Print a row for each method; or write how costs grow, with --curves; or see --organs."""
     torch.set_num_threads(threads)
+    if keep_memory and not keep_freed_memory():
+        raise typer.BadParameter("--keep-memory needs glibc, and no MALLOC_... in the environment")
     chosen = names("methods") if method == "all" else [one.strip() for one in method.split(",")]
     settings = Settings(encoder, precision, clock, rounds)
     if curves is not None:

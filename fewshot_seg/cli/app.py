@@ -7,6 +7,7 @@ import typer
 from rich.text import Text
 
 from fewshot_seg._version import __version__
+from fewshot_seg.allocator import keep_freed_memory
 from fewshot_seg.cli import ablate, learn, oneshot, prepare, profile, segment
 from fewshot_seg.cli.check import check_data
 from fewshot_seg.cli.console import INCOMPLETE, debug, err, guarded, out
@@ -25,6 +26,7 @@ app.add_typer(data, name="data")
 
 def main() -> None:
     """What the installed program runs."""
+    keep_freed_memory()
     app(prog_name="fewshot-seg")
 
 
