@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 
 TRIM_THRESHOLD, MMAP_MAX = -1, -4
-"""Options of `mallopt`: free memory that is kept, and how many blocks come from the system apart."""
+"""Options of `mallopt`: free memory to keep, and how many blocks may come from the system apart."""
 KEPT = 2**31 - 1
 """Bytes; the most that can be asked for."""
 OWN = ("GLIBC_TUNABLES", "LD_PRELOAD")
