@@ -1,5 +1,6 @@
 """Shape checks over the core and every installed plugin, and the fixtures all tests share."""
 
+import locale
 import os
 from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
@@ -35,6 +36,14 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FEWSHOT_SEG_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(autouse=True)
+def own_locale() -> Iterator[None]:
+    """ITK leaves the locale "C" behind where it writes DICOM; later tests would read ASCII."""
+    before = locale.setlocale(locale.LC_CTYPE)
+    yield
+    locale.setlocale(locale.LC_CTYPE, before)
 
 
 @pytest.fixture(scope="session")

@@ -11,16 +11,9 @@ more are refused. Dice and differences of Dice are fractions throughout, also th
 docs/statistics.md tells what each figure means.
 """
 
-from importlib.util import find_spec
+from fewshot_seg.ablation.installed import need
 
-from fewshot_seg.errors import OptionError
-
-for _package in ("pandas", "statsmodels"):
-    if find_spec(_package) is None:
-        raise OptionError(
-            f"the statistics of a study need {_package}, which is not installed: "
-            'pip install "fewshot-seg[ablation]"'
-        )
+need("the statistics of a study", "pandas", "statsmodels")
 
 from fewshot_seg.ablation.statistics.bootstrap import INTERVAL_RULE as INTERVAL_RULE  # noqa: E402
 from fewshot_seg.ablation.statistics.paired import paired as paired  # noqa: E402
