@@ -64,8 +64,8 @@ CURVES: Mapping[str, tuple[int, ...]] = {
     "episodes": (1, 2, 4, 8),
 }
 """By axis; "queries" are query slices in training and slices of a call at test."""
-WORKERS = (0, 1, 2)
-"""Processes that make episodes; 0 makes them in the process that trains."""
+WORKERS, STEPS = (0, 1, 2), (1, 8)
+"""Processes that make episodes (0: the one that trains does), and episodes of a step."""
 
 
 def main(
@@ -148,7 +148,7 @@ class Settings:
     def write_curves(self, path: Path, chosen: list[str], base: Load) -> None:
         """A CSV row for each method, axis and value. What a method refuses has the reason only.
 
-        The axis "workers" has nothing to do with a method; its rows say "loader" in its place.
+        The axis "workers" has nothing to do with a method; its rows say "loader, ..." in its place.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w", newline="", encoding="utf-8") as file:
@@ -161,11 +161,8 @@ class Settings:
                         writer.writerow({"method": name, "axis": axis, "value": value, **cells})
                     file.flush()
                     print(f"{name}: {axis} done", flush=True)
-            source = phantom_source(base.size)
-            for value in WORKERS:
-                rate = episodes_a_second(source, value)
-                row = {"method": "loader", "axis": "workers", "value": value}
-                writer.writerow({**row, "episodes_a_second": rate})
+            for row in loader_rates(base.size):
+                writer.writerow(row)
 
     def curve(self, name: str, axis: str, base: Load) -> Iterator[tuple[int, dict[str, Any]]]:
         """The points of an axis, which take turns in being measured."""
@@ -184,6 +181,22 @@ class Settings:
         found = profile_together(list(subjects.values()), rounds=self.rounds, clock=self.clock)
         for value, one in zip(subjects, found):
             yield value, curve_cells(one)
+
+
+def loader_rates(size: int) -> Iterator[dict[str, Any]]:
+    """Rows of the axis "workers": episodes made, or only drawn (`augment_on=device`)."""
+    for words, on_device in (("loader", False), ("loader, on device", True)):
+        source = phantom_source(size, on_device=on_device)
+        for episodes in STEPS:
+            for value in WORKERS:
+                rate = episodes_a_second(source, value, episodes=episodes, count=200 // episodes)
+                method = f"{words}, steps of {episodes}"
+                yield {
+                    "method": method,
+                    "axis": "workers",
+                    "value": value,
+                    "episodes_a_second": rate,
+                }
 
 
 def load_at(base: Load, axis: str, value: int) -> Load:

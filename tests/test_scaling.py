@@ -146,3 +146,5 @@ def test_episodes_a_second_are_those_that_arrive(
     source = phantom_source(32)
     assert source.episode(0).size == (32, 32)
     assert episodes_a_second(source, workers, count=30) == 30 / 2
+    assert episodes_a_second(source, workers, episodes=3, count=30) == 90 / 2
+    assert phantom_source(32, on_device=True).episode(0).extras["augment"].shape[:2] == (1, 2)
