@@ -296,7 +296,7 @@ def test_training_goes_on_after_a_break_to_the_same_bits(
         assert result.finished
         return [one.detach().clone() for one in method.parameters()]
 
-    whole, broken = weights("whole", 0, ()), weights("broken", 0, (2,))
+    whole, broken = weights("whole", 0, ()), weights("broken", 1, (2,))
     assert all(torch.equal(one, other) for one, other in zip(whole, broken, strict=True))
 
 
