@@ -15,6 +15,7 @@ from fewshot_seg.data.intensity import Intensity
 from fewshot_seg.data.phantom import abdomen
 from fewshot_seg.data.prepare import PreparedScan, prepare_all
 from fewshot_seg.episode import Support
+from fewshot_seg.errors import PluginError
 from fewshot_seg.evaluation import evaluate_fold, get_matching
 from fewshot_seg.evaluation.encoded import EncodedSlices, some_twice
 from fewshot_seg.evaluation.pairs import Part
@@ -109,6 +110,14 @@ def test_a_whole_network_is_simply_asked() -> None:
     found = answers(method, EncodedSlices(supports_of(method)[1]))
     for index, odds in answers(method, None).items():
         assert torch.equal(found[index], odds)
+
+
+def test_a_plugin_that_encodes_another_number_of_slices_is_named(monkeypatch) -> None:
+    method = tiny("panet")
+    wrong = torch.zeros(1, 1, 16, 8, 8)
+    monkeypatch.setattr(method, "encode_query", lambda images: wrong, raising=False)
+    with pytest.raises(PluginError, match="encoded slices"):
+        answers(method, EncodedSlices(supports_of(method)[1]))
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fewshot_seg.answers import check_shape
 from fewshot_seg.batching import free_memory
 from fewshot_seg.evaluation.pairs import Part
 from fewshot_seg.interfaces import EncodesQueries, Method
@@ -40,8 +41,9 @@ class EncodedSlices:
         fresh = {}
         missing = [index for index in indices if index not in self._kept]
         if missing:
-            maps = method.encode_query(self._on(device, missing))[0]
-            fresh = dict(zip(missing, maps, strict=True))
+            maps = method.encode_query(self._on(device, missing))
+            check_shape(method, "encoded slices", maps, (1, len(missing), *maps.shape[2:]))
+            fresh = dict(zip(missing, maps[0], strict=True))
             self._keep(fresh, device)
         maps = torch.stack([fresh[one] if one in fresh else self._kept[one] for one in indices])
         size = (self.images.shape[-2], self.images.shape[-1])

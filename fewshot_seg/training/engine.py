@@ -128,7 +128,7 @@ class Engine:
         episode = self._changed(episode.to(self.fabric.device))
         with uncompilable(self.config.compile):
             losses: dict[str, Tensor] = self.module(_Parcel(episode))
-        self.fabric.backward(losses["total"])
+            self.fabric.backward(losses["total"])
         return {**losses, **_redrawn(episode), GRADIENT: self._clip()}
 
     def _changed(self, episode: Episode) -> Episode:
