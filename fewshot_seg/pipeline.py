@@ -266,7 +266,7 @@ def _margin_spread(logits: QueryLogits, decoder: Decoder) -> Float[Tensor, ""]:
     margins = (logits[:, :, 1:] - logits[:, :, :1]).float().flatten(3)
     spread = margins.std(-1).mean()
     scale = getattr(decoder, "scale", 1.0)  # a learned one stays in
-    return spread / abs(scale) if isinstance(scale, int | float) else spread
+    return spread / abs(scale) if isinstance(scale, (int, float)) else spread
 
 
 def _times(tensor: Tensor, times: int) -> tuple[int, ...]:

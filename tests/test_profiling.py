@@ -15,6 +15,7 @@ from fewshot_seg.cli import app
 from fewshot_seg.errors import EpisodeError, OptionError
 from fewshot_seg.profiling import Load, Profile, Subject, profile, table, time_organs, time_scan
 from fewshot_seg.profiling.clocks import make_clock
+from fewshot_seg.profiling.flops import flop_counter
 from fewshot_seg.profiling.memory import LiveBytes
 from fewshot_seg.profiling.scan import Organs, Scan
 from fewshot_seg.profiling.subject import parts_of
@@ -165,9 +166,13 @@ def test_attention_and_matrix_products_count(masked: bool) -> None:
     heads, rows, cols, dim = 2, 5, 7, 16
     query, key = torch.randn(1, heads, rows, dim), torch.randn(1, heads, cols, dim)
     mask = torch.zeros(rows, cols) if masked else None
-    with FlopCounterMode(display=False) as counter:
-        torch.nn.functional.scaled_dot_product_attention(query, key, key, mask)
-    assert counter.get_total_flops() == 2 * (2 * heads * rows * cols * dim)
+    query.requires_grad_()
+    with flop_counter() as counter:
+        found = torch.nn.functional.scaled_dot_product_attention(query, key, key, mask)
+        assert counter.get_total_flops() == 2 * (2 * heads * rows * cols * dim)
+        found.sum().backward()
+    # scores once more, and the gradients of weights, scores, queries, keys and values
+    assert counter.get_total_flops() == (2 + 5) * (2 * heads * rows * cols * dim)
     with FlopCounterMode(display=False) as counter:
         query[0] @ key[0].mT
         torch.einsum("hrd,hcd->hrc", query[0], key[0])

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from fewshot_seg.profiling import Load, Subject
+from fewshot_seg.profiling.flops import flop_counter
 
 SLICES, ROUNDS = 4, 3
 
@@ -22,7 +22,7 @@ def cost_at_test(method: nn.Module, *, size: int, device: torch.device) -> dict[
     model, task = subject.method, subject.task
     with subject.testing():
         state = model.encode_support(task.support)
-        with FlopCounterMode(display=False) as counter:  # the first call, which is not timed
+        with flop_counter() as counter:  # the first call, which is not timed
             model.segment(state, task.query_images)
         seconds = []
         for _ in range(ROUNDS):

@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fewshot_seg.errors import check_choice
 from fewshot_seg.profiling.clocks import HostClock, Meter, make_clock
+from fewshot_seg.profiling.flops import flop_counter
 from fewshot_seg.profiling.machine import machine
 from fewshot_seg.profiling.memory import peak_memory, resident_peak
 from fewshot_seg.profiling.result import Costs, Memory, Profile, Row
@@ -86,7 +87,7 @@ def count(subject: Subject) -> tuple[Amounts, Amounts, Memory]:
 
 def _counted(subject: Subject, learn: Run, test: Run) -> Amounts:
     """FLOPs of one training step and one test."""
-    with FlopCounterMode(display=False) as counter:
+    with flop_counter() as counter:
         tape = Tape(Flops(counter))
         with subject.training():
             learn(tape)

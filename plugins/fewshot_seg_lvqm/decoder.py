@@ -163,7 +163,8 @@ class VQ(nn.Module):
         if self.normalize_before_vq:
             # the grid's vectors too: the score looks at directions only
             grid = grid.normalised()
-            scene = scene._replace(pixels=normalise(scene.pixels, 3, NORM_FLOOR))
+            pixels = normalise(scene.pixels, 3, NORM_FLOOR)
+            scene = Scene(pixels, scene.masks, scene.backgrounds)
         foreground, background = grid.foreground, grid.background
         start = self._draw(scene) if draws is None else draws
         learnt = points_of(foreground, background)

@@ -70,7 +70,8 @@ class SOVQ(nn.Module):
         references = grid.foreground.joined(grid.background)
         mapped = local_mapping(neurons.vectors, references, lm=self.lm, k=self.neighbours)
         fore = neurons.in_foreground.unsqueeze(-1)
-        return neurons._replace(vectors=torch.where(fore, mapped, neurons.vectors))
+        vectors = torch.where(fore, mapped, neurons.vectors)
+        return Neurons(vectors, neurons.in_foreground, neurons.in_background)
 
     def _codebook(self, scene: Scene, draws: Draws) -> Float[Tensor, "batch way neuron dim"]:
         if self.som == "batch":
