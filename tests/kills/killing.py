@@ -8,15 +8,17 @@ import os
 import signal
 import sys
 import time
-from multiprocessing import get_context
+from multiprocessing import get_all_start_methods, get_context
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from kill_jobs import JOBS
 
 from fewshot_seg.errors import FewshotSegError
 
+NEEDS_FORK = pytest.mark.skipif("forkserver" not in get_all_start_methods(), reason="needs fork")
 CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.utime")
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 COUNT = "changes"

@@ -2,15 +2,14 @@
 
 import ctypes
 import json
-import multiprocessing
 import os
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
-from kill_jobs import JOBS, make_inputs
-from killing import attempt, finish, server
+from kill_jobs import JOBS
+from killing import NEEDS_FORK, attempt, finish, server
 
 NEW_MOUNTS = 0x20000
 """CLONE_NEWNS of Linux: mounts that only this process sees."""
@@ -25,17 +24,8 @@ def _can_mount() -> bool:
 
 pytestmark = [
     pytest.mark.skipif(not _can_mount(), reason="needs the right to mount a small disk (root)"),
-    pytest.mark.skipif(
-        "forkserver" not in multiprocessing.get_all_start_methods(), reason="needs fork"
-    ),
+    NEEDS_FORK,
 ]
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("inputs")
-    make_inputs(root)
-    return root
 
 
 @pytest.mark.parametrize("name", JOBS)

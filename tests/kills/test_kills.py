@@ -3,28 +3,18 @@
 KILL_MOMENTS=25 python -m pytest -n0 -s tests/kills/test_kills.py
 """
 
-import multiprocessing
 import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kill_jobs import JOBS, make_inputs
-from killing import changes, finish, kill_after, kill_at_change
+from kill_jobs import JOBS
+from killing import NEEDS_FORK, changes, finish, kill_after, kill_at_change
 
-pytestmark = pytest.mark.skipif(
-    "forkserver" not in multiprocessing.get_all_start_methods(), reason="needs fork"
-)
+pytestmark = NEEDS_FORK
 MOMENTS = int(os.environ.get("KILL_MOMENTS", 2))
 SEED = 1 if "KILL_MOMENTS" in os.environ else 0  # the same moments in every run of the tests
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("inputs")
-    make_inputs(root)
-    return root
 
 
 @pytest.mark.parametrize("name", JOBS)

@@ -1,24 +1,14 @@
 """Two processes at the same work in the same folder: one waits or is told, and nothing is lost."""
 
-import multiprocessing
 from pathlib import Path
 
 import pytest
-from kill_jobs import JOBS, make_inputs
-from killing import attempt, finish, server
+from kill_jobs import JOBS
+from killing import NEEDS_FORK, attempt, finish, server
 
-pytestmark = pytest.mark.skipif(
-    "forkserver" not in multiprocessing.get_all_start_methods(), reason="needs fork"
-)
+pytestmark = NEEDS_FORK
 REFUSED = {"training": "is training into", "preparation": "is preparing scans in"}
 """What the second one is told; of the others, each does all the work or waits for its part."""
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("inputs")
-    make_inputs(root)
-    return root
 
 
 @pytest.mark.parametrize("name", JOBS)
