@@ -130,9 +130,9 @@ def pieces(size: int, rounds: int) -> None:
 def places(
     scans: list[PreparedScan], classes: tuple[int, ...], cache: Path, count: int, rounds: int
 ) -> None:
-    """What a worker does for an episode, with its images changed there and on the device."""
+    """What an episode costs, with its images changed by a worker and on the device."""
     print(
-        f"\n| augmentation | made by a worker, ms | only drawn | a step of {STEP} changed at once |"
+        f"\n| augmentation | made by a worker, ms | only drawn | in a step of {STEP}, changed at once |"
     )
     print("|---|---|---|---|")
     for name, strength in (("field", Augmentation()), ("strong", Augmentation.strong())):
