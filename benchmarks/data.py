@@ -132,7 +132,7 @@ def places(
 ) -> None:
     """What an episode costs, with its images changed by a worker and on the device."""
     print(
-        f"\n| augmentation | made by a worker, ms | only drawn | in a step of {STEP}, changed at once |"
+        f"\n| augmentation | by a worker, ms | only drawn | in a step of {STEP}, changed at once |"
     )
     print("|---|---|---|---|")
     for name, strength in (("field", Augmentation()), ("strong", Augmentation.strong())):

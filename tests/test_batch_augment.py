@@ -172,7 +172,7 @@ def test_how_much_of_a_mask_must_be_left(least: int, still: int) -> None:
 
 def test_one_side_moves_and_one_side_changes_its_colours() -> None:
     """ADNet's rule; over forty episodes each of the four combinations comes."""
-    both = replace(Augmentation.none(), shift=10.0, gamma=0.5)
+    both = replace(Augmentation.none(), shift=10.0, elastic=400.0, gamma=0.5)
     source = WithDrawnChanges(
         Given(lambda index: made(index, n_way=1, n_shot=2)), both, seed=0, one_side=True
     )
